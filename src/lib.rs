@@ -1,0 +1,29 @@
+//! taxiway: a threat-intelligence feed engine.
+//!
+//! ```text
+//! files, POSTs, TAXII servers
+//!    │
+//!    ▼
+//!  ingest             payload → records: normalise, ids on all cores, find what each record replaces
+//!    ▼
+//!  store              a log of immutable, sorted Parquet segments + one small manifest; readers hold snapshots
+//!    │  ◄── query     query text → tree → DataFusion `Expr` (pure, no IO)
+//!    ▼
+//!  feed               collection + page request → page plan (first, last, more, cursor) + stream of bytes
+//!    │  ◄── render    record batch → STIX bytes (pure, no IO)
+//!    ▼
+//!  serve (TAXII)
+//! ```
+//!
+//! Data flows down this picture and modules import upwards only; `tests/it/tidy.rs` holds them to it.
+
+pub mod cli;
+pub mod config;
+pub mod feed;
+pub mod ingest;
+pub mod model;
+pub mod query;
+pub mod render;
+pub mod runtime;
+pub mod serve;
+pub mod store;

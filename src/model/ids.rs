@@ -1,0 +1,1 @@
+//! Deterministic identifiers: UUIDv5 namespaces; collection, SCO and SDO ids.

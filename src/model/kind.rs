@@ -1,0 +1,1 @@
+//! Indicator types and the STIX object types they are served as.

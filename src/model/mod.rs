@@ -1,0 +1,6 @@
+//! The vocabulary every other module speaks: columns, kinds, identifiers, time. No IO, no async.
+
+pub mod ids;
+pub mod kind;
+pub mod schema;
+pub mod time;

@@ -1,0 +1,1 @@
+//! One timestamp type: microseconds since the Unix epoch, UTC.
