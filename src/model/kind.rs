@@ -257,12 +257,11 @@ impl HashAlgorithm {
 
 /// The number in `15169`, `AS15169` or `ASN 15169`, in either case.
 pub fn asn_number(value: &str) -> Option<u32> {
-    let digits = value.trim().trim_start_matches(|c: char| matches!(c, 'a' | 'A' | 's' | 'S' | 'n' | 'N')).trim_start();
-    let prefix = value.trim().len() - digits.len();
-    let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
-    let known_prefix = matches!(value.trim().get(..prefix).map(str::trim_end), Some(p)
-        if p.is_empty() || p.eq_ignore_ascii_case("as") || p.eq_ignore_ascii_case("asn"));
-    (plain && known_prefix).then(|| digits.parse().ok()).flatten()
+    let value = value.trim();
+    let (prefix, digits) = value.split_at_checked(value.find(|c: char| c.is_ascii_digit())?)?;
+    let prefix = prefix.trim_end();
+    let known = prefix.is_empty() || prefix.eq_ignore_ascii_case("as") || prefix.eq_ignore_ascii_case("asn");
+    (known && is_digits(digits)).then(|| digits.parse().ok()).flatten()
 }
 
 /// Whether `value` is a CVE id: `CVE-`, four digits, `-`, four or more digits; letters in either case.
