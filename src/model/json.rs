@@ -61,8 +61,8 @@ pub fn first_special(bytes: &[u8]) -> Option<usize> {
     Some(words.len() * 8 + in_tail)
 }
 
-/// Marks the high bit of bytes below 0x20, `"` and `\`. A borrow can mark bytes above the first hit wrongly, never below
-/// it, and only the first is used.
+/// Marks the high bit of bytes below 0x20, `"` and `\`. A borrow can mark bytes above the first hit wrongly, never
+/// below it, and only the first is used.
 fn special_bits(word: u64) -> u64 {
     let below = |word: u64, bound: u64| word.wrapping_sub(ONES * bound) & !word;
     let equal = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);

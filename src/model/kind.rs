@@ -1,7 +1,8 @@
 //! Indicator types and the STIX object types they are served as.
 //!
-//! The table is that of spec/xsoar-taxii2-server.md §4.1, corrected where the original emits invalid STIX: the family of an
-//! address decides its STIX type, whatever the record calls it, and what has no valid STIX form has no type at all.
+//! The table is that of spec/xsoar-taxii2-server.md §4.1, corrected where the original emits invalid STIX: the family
+//! of an address decides its STIX type, whatever the record calls it, and what has no valid STIX form has no type at
+//! all.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -195,8 +196,8 @@ xsoar_types! {
     "Location" => Location,
 }
 
-/// The STIX type an indicator is served as (before `indicator_types`); `None` when it has no valid STIX form: an unknown
-/// type, a `File` that is not a hash, an `ASN` that is not a number. Type names are compared exactly.
+/// The STIX type an indicator is served as (before `indicator_types`); `None` when it has no valid STIX form: an
+/// unknown type, a `File` that is not a hash, an `ASN` that is not a number. Type names are compared exactly.
 pub fn stix_type(xsoar_type: &str, value: &str) -> Option<StixType> {
     let usual = usual_stix_type(xsoar_type)?;
     match usual {

@@ -1,4 +1,4 @@
-//! What stands around objects in TAXII 2.1 answers: envelope, manifest, versions (TAXII 2.1 §3.7, §5.6, §5.8). Keys are
+//! What stands around objects in TAXII 2.1 answers: envelope, manifest, versions (TAXII 2.1 §3.7, §5.3, §5.8). Keys are
 //! sorted.
 
 use super::text::string_into;

@@ -50,8 +50,8 @@ pub(super) fn write(
     Some(())
 }
 
-/// Appends the pattern that matches the observable, as the inside of a JSON string. `None` when it has none: a file that
-/// is no hash, an AS that is no number. A file is matched by the value's hash alone, as its id is made of that.
+/// Appends the pattern that matches the observable, as the inside of a JSON string. `None` when it has none: a file
+/// that is no hash, an AS that is no number. A file is matched by the value's hash alone, as its id is made of that.
 fn pattern_into(stix_type: StixType, value: &str, out: &mut Vec<u8>) -> Option<()> {
     let (open, constant): (&[u8], &str) = match stix_type {
         StixType::AutonomousSystem => {

@@ -1,4 +1,4 @@
-//! What TAXII says about objects without showing them: manifest records, versions, ids (TAXII 2.1 §5.6, §5.8).
+//! What TAXII says about objects without showing them: manifest records, versions, ids (TAXII 2.1 §5.3, §5.8).
 
 use arrow::array::RecordBatch;
 
@@ -8,8 +8,8 @@ use super::text::time_into;
 use super::{RenderError, RenderOptions, Rendered, list};
 use crate::model::schema::column;
 
-/// Appends one manifest record per row, separated by commas: the same rows and ids as [`objects`](super::objects), as far
-/// as the columns of [`manifest_columns`] tell.
+/// Appends one manifest record per row, separated by commas: the same rows and ids as [`objects`](super::objects), as
+/// far as the columns of [`manifest_columns`] tell.
 pub fn manifest(batch: &RecordBatch, options: &RenderOptions, out: &mut Vec<u8>) -> Result<Rendered, RenderError> {
     let ids = Ids::bind(batch, options)?;
     let bound = &ids.bound;
