@@ -100,6 +100,21 @@ pub enum IdScheme {
     Xsoar,
 }
 
+impl IdScheme {
+    /// `stix` or `xsoar`, as configuration and store write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            IdScheme::Stix => "stix",
+            IdScheme::Xsoar => "xsoar",
+        }
+    }
+
+    /// Reads what [`IdScheme::as_str`] writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        [IdScheme::Stix, IdScheme::Xsoar].into_iter().find(|scheme| scheme.as_str() == text)
+    }
+}
+
 /// Makes the ids of one store.
 #[derive(Clone, Debug)]
 pub struct IdSpace {
