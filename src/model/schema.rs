@@ -199,8 +199,7 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     ]))
 });
 
-static INPUT_SCHEMA: LazyLock<SchemaRef> =
-    LazyLock::new(|| Arc::new(Schema::new(SCHEMA.fields()[1..].to_vec())));
+static INPUT_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| Arc::new(Schema::new(SCHEMA.fields()[1..].to_vec())));
 
 /// The whole record, `added` first.
 pub fn schema() -> SchemaRef {
