@@ -183,13 +183,11 @@ impl Generator {
         doc.raw(b"\",\"indicator_type\":");
         doc.text(type_name);
         doc.raw(b",\"value\":");
-        let mut value = std::mem::take(doc.out);
-        let start = value.len();
-        value.push(b'"');
-        write_value(kind, ordinal, key, &mut value);
-        value.push(b'"');
-        let end = value.len();
-        *doc.out = value;
+        let start = doc.out.len();
+        doc.raw(b"\"");
+        write_value(kind, ordinal, key, &mut doc);
+        doc.raw(b"\"");
+        let value = start..doc.out.len();
         doc.time("timestamp", timestamp, draws.below(8) == 0);
         doc.time("modified", modified, draws.below(8) == 0);
         let score = (SCORES[draws.index(SCORES.len())] + generation) % 4;
@@ -243,7 +241,7 @@ impl Generator {
         if draws.below(2) == 0 {
             doc.time("firstseenbysource", first_seen, false);
         }
-        write_custom(kind, ordinal, key, start..end, first_seen, &mut draws, &mut doc);
+        write_custom(kind, ordinal, key, value, first_seen, &mut draws, &mut doc);
         doc.raw(b"}}\n");
     }
 
@@ -280,8 +278,7 @@ impl Generator {
 const SCORES: [u64; 10] = [3, 3, 3, 3, 2, 2, 0, 0, 0, 1];
 
 /// The value without its quotes, escaped; `ordinal` numbers the values of one type.
-fn write_value(kind: Type, ordinal: u64, key: u64, out: &mut Vec<u8>) {
-    let mut doc = Document { out };
+fn write_value(kind: Type, ordinal: u64, key: u64, doc: &mut Document<'_>) {
     let unique = mix(ordinal ^ key);
     let mut draws = Draws(unique);
     match kind {
