@@ -68,7 +68,10 @@ def domain(number):
 def addresses():
     for number in range(280):
         net = ["192.0.2", "198.51.100", "203.0.113"][number % 3]
-        yield f"{net}.{1 + number // 3 * 2}", {"geocountry": ["DE", "NL", "US"][number % 3], "asn": f"AS{64496 + number % 16}"}
+        yield (
+            f"{net}.{1 + number // 3 * 2}",
+            {"geocountry": ["DE", "NL", "US"][number % 3], "asn": f"AS{64496 + number % 16}"},
+        )
 
 
 def networks():
@@ -135,8 +138,18 @@ ATTACK_PATTERNS = {
     "T1566.001": "Spearphishing Attachment",
     "T1566.002": "Spearphishing Link",
 }
-CVES = ["2017-0144", "2019-0708", "2019-19781", "2020-1472", "2021-26855", "2021-34527", "2021-44228", "2022-30190",
-        "2023-34362", "2024-3094"]
+CVES = [
+    "2017-0144",
+    "2019-0708",
+    "2019-19781",
+    "2020-1472",
+    "2021-26855",
+    "2021-34527",
+    "2021-44228",
+    "2022-30190",
+    "2023-34362",
+    "2024-3094",
+]
 RUN_KEYS = ["Run", "RunOnce", "RunServices", "Policies\\Explorer\\Run", "App Paths\\sample.exe"]
 
 
@@ -158,9 +171,14 @@ def catalogue():
         "Domain": [(domain(n), {"registrarname": "Sample Registrar, Inc."} if n % 2 else {}) for n in range(200)],
         "DomainGlob": plain(f"*.{word}.example.com" for word in WORDS[:6]),
         "URL": urls(),
-        "Email": plain(f"{WORDS[n % 11]}.{MORE_WORDS[n % 9]}@{['example.com', 'example.org'][n % 2]}" for n in range(40)),
+        "Email": plain(
+            f"{WORDS[n % 11]}.{MORE_WORDS[n % 9]}@{['example.com', 'example.org'][n % 2]}" for n in range(40)
+        ),
         "Account": [
-            (f"{word}.sample", {"accounttype": ["windows-domain", "unix", "windows-local"][n % 3], "userid": str(1001 + n)})
+            (
+                f"{word}.sample",
+                {"accounttype": ["windows-domain", "unix", "windows-local"][n % 3], "userid": str(1001 + n)},
+            )
             for n, word in enumerate(WORDS)
         ],
         "File": files(),
@@ -190,7 +208,11 @@ def catalogue():
         "CVE": plain(f"CVE-{number}" for number in CVES),
         "Identity": [
             (name, {"identityclass": kind})
-            for name, kind in (("Sample CERT", "organization"), ("Sample Bank", "organization"), ("J. Doe", "individual"))
+            for name, kind in (
+                ("Sample CERT", "organization"),
+                ("Sample Bank", "organization"),
+                ("J. Doe", "individual"),
+            )
         ],
         "Location": [
             (name, {"countrycode": code, "region": region})
@@ -212,7 +234,7 @@ def document(number, xsoar_type, value, fields):
     brands = [brand] if number % 4 else [brand, FEEDS[(number + 2) % 5][0]]
     custom = {"tags": TAGS[number % 9], "trafficlightprotocol": TLP[number % 5], "confidence": 30 + number % 8 * 10}
     if number % 3:
-        custom["description"] = f"Sample {xsoar_type} number {number}, seen by \"{brand}\"."
+        custom["description"] = f'Sample {xsoar_type} number {number}, seen by "{brand}".'
     if number % 7 == 0:
         custom["killchainphases"] = [PHASES[number // 7 % 4]]
     if value in ("192.0.2.101", "Willow"):
@@ -299,7 +321,12 @@ def bundle():
         labels=["c2"],
         **origin,
     )
-    address = {"type": "ipv4-addr", "spec_version": "2.1", "id": sco_id("ipv4-addr", value="203.0.113.77"), "value": "203.0.113.77"}
+    address = {
+        "type": "ipv4-addr",
+        "spec_version": "2.1",
+        "id": sco_id("ipv4-addr", value="203.0.113.77"),
+        "value": "203.0.113.77",
+    }
     host = {
         "type": "domain-name",
         "spec_version": "2.1",
@@ -317,7 +344,11 @@ def bundle():
             **origin,
         )
 
-    edges = [edge(indicator, "indicates", malware), edge(malware, "communicates-with", address), edge(actor, "uses", malware)]
+    edges = [
+        edge(indicator, "indicates", malware),
+        edge(malware, "communicates-with", address),
+        edge(actor, "uses", malware),
+    ]
     objects = [identity, malware, actor, technique, indicator, address, host, *edges]
     return {"type": "bundle", "id": f"bundle--{fixed_v4('sample bundle')}", "objects": objects}
 
@@ -334,15 +365,47 @@ def main():
     with open(HERE / "sample.csv", "w", encoding="utf-8", newline="") as out:
         rows = csv.writer(out, lineterminator="\n")
         rows.writerow(["type", "value", "score", "first_seen", "last_seen", "tags", "tlp", "confidence", "description"])
-        rows.writerow(["IP", "192.0.2.250", 3, "2025-02-01T00:00:00Z", "2025-02-20T12:30:00Z", "c2,malware", "amber", 80, "Relay of a botnet"])
-        rows.writerow(["Domain", "csv-sample.example.net", 2, "2025-02-02T00:00:00Z", "", "phishing", "green", 60, 'Says "hello, world"'])
-        rows.writerow(["URL", "https://csv-sample.example.net/a,b?c=d", 3, "", "2025-02-21T00:00:00Z", "", "green", 70, ""])
+        rows.writerow(
+            [
+                "IP",
+                "192.0.2.250",
+                3,
+                "2025-02-01T00:00:00Z",
+                "2025-02-20T12:30:00Z",
+                "c2,malware",
+                "amber",
+                80,
+                "Relay of a botnet",
+            ]
+        )
+        rows.writerow(
+            [
+                "Domain",
+                "csv-sample.example.net",
+                2,
+                "2025-02-02T00:00:00Z",
+                "",
+                "phishing",
+                "green",
+                60,
+                'Says "hello, world"',
+            ]
+        )
+        rows.writerow(
+            ["URL", "https://csv-sample.example.net/a,b?c=d", 3, "", "2025-02-21T00:00:00Z", "", "green", 70, ""]
+        )
         rows.writerow(["File", digests("csv sample")["sha256"], 3, "", "", "ransomware", "red", 95, "Two\nlines"])
         rows.writerow(["Email", "csv.sample@example.org", 1, "", "", "", "clear", "", ""])
 
     with open(HERE / "list.txt", "w", encoding="utf-8", newline="\n") as out:
         out.write("# One value a line; blank lines and lines that begin with # are passed over.\n")
-        values = ["198.51.100.200", "198.51.100.128/26", "2001:db8:beef::1", "2001:db8:beef::/48", "list-sample.example.com"]
+        values = [
+            "198.51.100.200",
+            "198.51.100.128/26",
+            "2001:db8:beef::1",
+            "2001:db8:beef::/48",
+            "list-sample.example.com",
+        ]
         values += ["*.list-sample.example.com", "https://list-sample.example.com/path?x=1", "list.sample@example.org"]
         values += ["CVE-2021-44228", "AS64500", *digests("list sample").values()]
         out.write("\n".join(values) + "\n")

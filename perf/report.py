@@ -69,7 +69,10 @@ def main():
                 "; ".join(result["problems"]) or note or "ok",
             ]
         )
-    small = [[r["name"], number(r["bytes"]), number(r["p50_ms"], 2), number(r["p99_ms"], 2), number(r["first_ms"], 2)] for r in polls]
+    small = [
+        [r["name"], number(r["bytes"]), number(r["p50_ms"], 2), number(r["p99_ms"], 2), number(r["first_ms"], 2)]
+        for r in polls
+    ]
 
     text = "\n".join(
         [
@@ -82,7 +85,18 @@ def main():
             "",
             table(["step", "seconds", "records/s", "MiB (peak memory, or disk)"], steps),
             table(
-                ["pull", "objects", "seconds", "objects/s", "MB/s", "first byte ms", "page p50 ms", "page p99 ms", "server peak MiB", "checks"],
+                [
+                    "pull",
+                    "objects",
+                    "seconds",
+                    "objects/s",
+                    "MB/s",
+                    "first byte ms",
+                    "page p50 ms",
+                    "page p99 ms",
+                    "server peak MiB",
+                    "checks",
+                ],
                 walks,
             ),
             table(["small request", "bytes", "p50 ms", "p99 ms", "first ms"], small),

@@ -64,7 +64,9 @@ def main():
         if entry["type"] == "relationship" and not {entry["source_ref"], entry["target_ref"]} <= ids
     ]
     missing = [name for name in originals if name not in returned and name not in endless]
-    changed = {name: list(differences("", entry, returned[name])) for name, entry in originals.items() if name in returned}
+    changed = {
+        name: list(differences("", entry, returned[name])) for name, entry in originals.items() if name in returned
+    }
     changed = {name: found for name, found in changed.items() if found}
     for object_id, version in missing[:20]:
         print(f"missing: {object_id} {version}")

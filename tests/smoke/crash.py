@@ -5,8 +5,8 @@
     python tests/smoke/crash.py target/release/taxiway target/crash.ndjson --kills 100
 
 Each round starts `taxiway import` on the same store, sends SIGKILL after a random time, then runs `taxiway check`
-(which must succeed) and `taxiway info` (whose count must never fall). At the end one import runs through; the store must
-then hold each distinct record of the input once, and a pull over TAXII must give as many objects, none twice.
+(which must succeed) and `taxiway info` (whose count must never fall). At the end one import runs through; the store
+must then hold each distinct record of the input once, and a pull over TAXII must give as many objects, none twice.
 Needs nothing but Python. Ends with `crash: ok` or `crash: failed: ...` (exit code 1).
 """
 
@@ -52,7 +52,11 @@ def find(document, names):
             for part in level:
                 if isinstance(part, dict) and isinstance(part.get(name), int):
                     return part[name]
-        level = [child for part in level for child in (part.values() if isinstance(part, dict) else part if isinstance(part, list) else [])]
+        level = [
+            child
+            for part in level
+            for child in (part.values() if isinstance(part, dict) else part if isinstance(part, list) else [])
+        ]
     return None
 
 
@@ -104,10 +108,14 @@ def serving(binary, store, folder):
     """A server over the store with one collection, `All`; gives its URL."""
     config = folder / "taxiway.toml"
     config.write_text(
-        f"listen = \"127.0.0.1:0\"\n[store]\nlocation = {json.dumps(str(store))}\n[[collection]]\ntitle = \"All\"\nquery = \"\"\n"
+        f'listen = "127.0.0.1:0"\n[store]\nlocation = {json.dumps(str(store))}\n'
+        '[[collection]]\ntitle = "All"\nquery = ""\n'
     )
     log = folder / "serve.log"
-    with open(log, "wb") as out, subprocess.Popen([binary, "serve", "--config", config], stdout=out, stderr=out) as process:
+    with (
+        open(log, "wb") as out,
+        subprocess.Popen([binary, "serve", "--config", config], stdout=out, stderr=out) as process,
+    ):
         try:
             for _ in range(600):
                 found = re.search(r"listening on (http://\S+:\d+)", log.read_text())

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Walks a running TAXII server as its users do, and judges what comes back.
 
-    python smoke.py http://127.0.0.1:9000 [--user NAME --password TEXT] [--collection TITLE] [--profile xsoar] [--taxii20]
+    python smoke.py http://127.0.0.1:9000 [--user NAME --password TEXT] [--collection TITLE] [--taxii20]
 
 Discovery, API root, collections; every collection page by page with taxii2-client in several page sizes; manifest,
-single objects, versions, filters, resuming by date, errors; TAXII 2.0 if asked; every object through stix2-validator and stix2.
-Prints one line a check and ends with `smoke: ok` or `smoke: N of M checks failed` (exit code 1).
+single objects, versions, filters, resuming by date, errors; TAXII 2.0 if asked; every object through stix2-validator
+and stix2. Prints one line a check and ends with `smoke: ok` or `smoke: N of M checks failed` (exit code 1).
 """
 
 import argparse
@@ -23,7 +23,7 @@ from taxii2client import v20, v21
 MEDIA = "application/taxii+json;version=2.1"
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 PAGE_SIZES = (1, 7, 1000)
-# Page after page of one object each takes a while; larger collections are walked so in their first thousand objects only.
+# One object a page takes a while; of larger collections only the first thousand objects are walked so.
 ONE_BY_ONE = 1000
 
 
@@ -97,7 +97,11 @@ def check_walks(checks, collection):
         most = len(keys) if size > 1 else min(len(keys), ONE_BY_ONE)
         walked = client_pages(collection, size, most=None if most == len(keys) else most)
         checks.that(all(len(page) <= size for page in walked), f"pages of {size}: none larger")
-        checks.same([key(entry) for entry in flat(walked)][:most], keys[:most], f"pages of {size}: the same {most} objects in the same order")
+        checks.same(
+            [key(entry) for entry in flat(walked)][:most],
+            keys[:most],
+            f"pages of {size}: the same {most} objects in the same order",
+        )
     return objects
 
 
@@ -115,7 +119,9 @@ def check_pages(checks, wire, url, objects):
         elif first is not None or last is not None:
             checks.that(False, "an empty page has no date headers")
         if body.get("more", False) != ("next" in body):
-            checks.that(False, "`more` and `next` come together", short({name: body.get(name) for name in ("more", "next")}))
+            checks.that(
+                False, "`more` and `next` come together", short({name: body.get(name) for name in ("more", "next")})
+            )
         if not body.get("more", False):
             break
         if body["next"] in next_seen:
@@ -126,31 +132,48 @@ def check_pages(checks, wire, url, objects):
     checks.same(answer.headers.get("Content-Type"), MEDIA, "objects have the TAXII media type")
     checks.same(sum(sizes), len(objects), f"following `next` alone gives all objects ({len(sizes)} pages)")
     flat_dates = [date for pair in dates for date in pair]
-    checks.that(all(date and STAMP.fullmatch(date) for date in flat_dates), "both date headers on every page, six fraction digits")
+    checks.that(
+        all(date and STAMP.fullmatch(date) for date in flat_dates),
+        "both date headers on every page, six fraction digits",
+    )
     rising = all(date and later and date <= later for date, later in zip(flat_dates, flat_dates[1:]))
     apart = all(before[1] and after[0] and before[1] < after[0] for before, after in zip(dates, dates[1:]))
     checks.that(rising and apart, "dates rise within and between pages")
     if not dates:
         return
     rest = wire.get(url, added_after=dates[0][1], limit=10 * len(objects) + 1).json().get("objects", [])
-    checks.same([key(entry) for entry in rest], [key(entry) for entry in objects[sizes[0]:]], "`added_after` the end of page 1 gives the rest")
+    checks.same(
+        [key(entry) for entry in rest],
+        [key(entry) for entry in objects[sizes[0] :]],
+        "`added_after` the end of page 1 gives the rest",
+    )
     after_all = wire.get(url, added_after=dates[-1][1])
     checks.that(
         after_all.status_code == 200 and not after_all.json().get("objects") and not after_all.json().get("more"),
         "`added_after` the last date gives nothing",
         f"{after_all.status_code} {after_all.text[:200]}",
     )
-    plain = wire.session.get(url, headers={"Accept": MEDIA, "Accept-Encoding": "identity"}, params={"limit": 50}, timeout=60)
+    plain = wire.session.get(
+        url, headers={"Accept": MEDIA, "Accept-Encoding": "identity"}, params={"limit": 50}, timeout=60
+    )
     checks.same(wire.get(url, limit=50).content, plain.content, "compressed and plain answers are the same")
     checks.same(wire.get(url.rstrip("/"), limit=1).status_code, 200, "the path without its last slash works")
 
 
 def check_manifest(checks, collection, objects):
     entries = flat(client_pages(collection, 250, method="get_manifest"))
-    checks.same([entry["id"] for entry in entries], [entry["id"] for entry in objects], "manifest and objects hold the same ids in the same order")
+    checks.same(
+        [entry["id"] for entry in entries],
+        [entry["id"] for entry in objects],
+        "manifest and objects hold the same ids in the same order",
+    )
     versions = {(entry["id"], entry.get("version")) for entry in entries}
     dated = [entry for entry in objects if "modified" in entry]
-    unknown = [key(entry) for entry in dated if not any((entry["id"], text) in versions for text in spellings(entry["modified"]))]
+    unknown = [
+        key(entry)
+        for entry in dated
+        if not any((entry["id"], text) in versions for text in spellings(entry["modified"]))
+    ]
     checks.same(unknown, [], f"manifest versions are the objects' `modified` ({len(dated)} objects have one)")
     dates = [entry["date_added"] for entry in entries]
     checks.that(all(date < later for date, later in zip(dates, dates[1:])), "manifest dates rise strictly")
@@ -171,7 +194,10 @@ def check_single_objects(checks, collection, manifest, objects):
     versions = collections.defaultdict(set)
     for entry in manifest:
         versions[entry["id"]].add(entry["version"])
-    chosen = {entry["id"]: entry for entry in [*one_of_each_type(objects), *objects[:1], *objects[len(objects) // 2:][:1], *objects[-1:]]}
+    chosen = {
+        entry["id"]: entry
+        for entry in [*one_of_each_type(objects), *objects[:1], *objects[len(objects) // 2 :][:1], *objects[-1:]]
+    }
     wrong = []
     for object_id, entry in chosen.items():
         answer = collection.get_object(object_id).get("objects", [])
@@ -203,7 +229,11 @@ def check_filters(checks, wire, collection, objects):
     total = len(flat(client_pages(collection, 1000, spec_version=["2.1"])))
     checks.that(0 < total <= len(objects), "match[spec_version]=2.1", str(total))
     nothing = wire.get(collection.objects_url, **{"match[type]": "no-such-type"})
-    checks.that(nothing.status_code == 200 and not nothing.json().get("objects"), "an unknown type matches nothing", nothing.text[:200])
+    checks.that(
+        nothing.status_code == 200 and not nothing.json().get("objects"),
+        "an unknown type matches nothing",
+        nothing.text[:200],
+    )
     page = wire.get(collection.objects_url, **{"match[type]": pair[0], "limit": 1}).json()
     if page.get("more"):
         following = wire.get(collection.objects_url, next=page["next"], limit=1).json()["objects"]
@@ -222,11 +252,15 @@ def check_errors(checks, wire, root_url, collection):
     for what, status, url, params in cases:
         answer = wire.get(url, **params)
         checks.same(answer.status_code, status, f"{what}: {status}")
-        good = answer.headers.get("Content-Type", "").startswith("application/taxii+json") and answer.json().get("title")
+        good = answer.headers.get("Content-Type", "").startswith("application/taxii+json") and answer.json().get(
+            "title"
+        )
         checks.that(good, f"{what}: an error resource", answer.text[:200])
     checks.same(wire.get(collection.objects_url, accept="text/html").status_code, 406, "Accept: text/html is refused")
     for accept in ("*/*", "application/json", "application/taxii+json", "application/taxii+json; version=2.1"):
-        checks.same(wire.get(collection.objects_url, accept=accept, limit=1).status_code, 200, f"Accept: {accept} is served")
+        checks.same(
+            wire.get(collection.objects_url, accept=accept, limit=1).status_code, 200, f"Accept: {accept} is served"
+        )
 
 
 def check_content(checks, objects, version, profile):
@@ -242,8 +276,14 @@ def check_content(checks, objects, version, profile):
                 globs += 1
             else:
                 errors.setdefault(f"{entry['type']}: {re.sub(r'[0-9a-f-]{36}', '*', str(error))[:300]}", entry["id"])
-        warnings.update(f"{entry['type']} {match}" for match in re.findall(r"\{(\d+)\}", " ".join(map(str, result.warnings or []))))
-        standard = profile == "standard" and not any(name.startswith("x_") for name in entry) and not entry["type"].startswith("x-")
+        warnings.update(
+            f"{entry['type']} {match}" for match in re.findall(r"\{(\d+)\}", " ".join(map(str, result.warnings or [])))
+        )
+        standard = (
+            profile == "standard"
+            and not any(name.startswith("x_") for name in entry)
+            and not entry["type"].startswith("x-")
+        )
         try:
             stix2.parse(entry, allow_custom=not standard, version=version)
             custom.update([] if standard else [entry["type"]])
@@ -251,8 +291,13 @@ def check_content(checks, objects, version, profile):
             errors.setdefault(f"{entry['type']}: stix2: {str(error)[:300]}", entry["id"])
     for error, object_id in errors.items():
         print(f"        {object_id}: {error}")
-    print(f"        warnings: {dict(warnings) or 'none'}; wildcard domains: {globs}; parsed with custom properties allowed: {dict(custom) or 'none'}")
-    checks.that(not errors, f"{len(objects)} objects are valid STIX {version} ({time.perf_counter() - started:.1f} s)", f"{len(errors)} kinds of error")
+    print(f"        warnings: {dict(warnings) or 'none'}; wildcard domains: {globs}")
+    print(f"        parsed with custom properties allowed: {dict(custom) or 'none'}")
+    checks.that(
+        not errors,
+        f"{len(objects)} objects are valid STIX {version} ({time.perf_counter() - started:.1f} s)",
+        f"{len(errors)} kinds of error",
+    )
 
 
 def check_taxii20(checks, base, credentials, args):
@@ -269,7 +314,9 @@ def check_taxii20(checks, base, credentials, args):
         walks = {}
         for size in (50, 1000):
             try:
-                walks[size] = flat([page.get("objects", []) for page in v20.as_pages(collection.get_objects, per_request=size)])
+                walks[size] = flat(
+                    [page.get("objects", []) for page in v20.as_pages(collection.get_objects, per_request=size)]
+                )
             except requests.HTTPError as error:
                 checks.that(False, f"pages of {size}", str(error))
                 return
@@ -297,15 +344,26 @@ def main():
     server = v21.Server(f"{base}/taxii2/", **credentials)
     checks.that(server.title, "discovery has a title")
     checks.that(server.api_roots, "discovery names API roots")
-    checks.that(server.default and server.default.url in [root.url for root in server.api_roots], "the default root is one of them")
+    checks.that(
+        server.default and server.default.url in [root.url for root in server.api_roots],
+        "the default root is one of them",
+    )
     if args.user:
-        refused = requests.get(f"{base}/taxii2/", headers={"Accept": MEDIA}, auth=(args.user, args.password + "x"), timeout=60)
-        checks.that(refused.status_code == 401 and refused.headers.get("WWW-Authenticate"), "a wrong password is refused", str(refused.status_code))
+        refused = requests.get(
+            f"{base}/taxii2/", headers={"Accept": MEDIA}, auth=(args.user, args.password + "x"), timeout=60
+        )
+        checks.that(
+            refused.status_code == 401 and refused.headers.get("WWW-Authenticate"),
+            "a wrong password is refused",
+            str(refused.status_code),
+        )
     walked = 0
     for root in server.api_roots:
         checks.that(root.title and MEDIA in root.versions and root.max_content_length > 0, f"API root {root.url}")
         titles = [collection.title for collection in root.collections]
-        checks.that(titles and len(set(titles)) == len(titles), f"{len(titles)} collections, titles differ", str(titles))
+        checks.that(
+            titles and len(set(titles)) == len(titles), f"{len(titles)} collections, titles differ", str(titles)
+        )
         for collection in root.collections:
             if not collection.can_read or args.collection not in (None, collection.title):
                 continue
