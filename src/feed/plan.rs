@@ -104,7 +104,7 @@ fn drop_front(ranges: &mut Vec<Range<u32>>, count: u64) -> u64 {
         let gone = left.min(range.len() as u64);
         range.start += gone as u32;
         left -= gone;
-        !range.is_empty()
+        range.start < range.end
     });
     count - left
 }
@@ -116,7 +116,7 @@ fn cut(ranges: &mut Vec<Range<u32>>, count: u64) {
         let kept = left.min(range.len() as u64);
         range.end = range.start + kept as u32;
         left -= kept;
-        !range.is_empty()
+        range.start < range.end
     });
 }
 

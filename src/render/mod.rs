@@ -63,6 +63,33 @@ impl IndicatorTypes {
     }
 }
 
+/// Why a list is no set of observable types.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{name}` cannot be served as `indicator`; choose from {known}, or `all`")]
+pub struct NoIndicatorType {
+    name: String,
+    known: String,
+}
+
+impl IndicatorTypes {
+    /// Reads the names of observable types, as configuration lists them; `all` stands for every one.
+    pub fn parse(names: &[String]) -> Result<Self, NoIndicatorType> {
+        let every = || StixType::ALL.iter().copied().filter(|stix_type| stix_type.can_be_indicator());
+        let mut types = Vec::new();
+        for name in names {
+            match StixType::named(name).filter(|stix_type| stix_type.can_be_indicator()) {
+                Some(stix_type) => types.push(stix_type),
+                None if name == "all" => types.extend(every()),
+                None => {
+                    let known: Vec<String> = every().map(|stix_type| format!("`{}`", stix_type.as_str())).collect();
+                    return Err(NoIndicatorType { name: name.clone(), known: known.join(", ") });
+                }
+            }
+        }
+        Ok(types.into_iter().collect())
+    }
+}
+
 impl FromIterator<StixType> for IndicatorTypes {
     /// Types that cannot be served as `indicator` (see [`StixType::can_be_indicator`]) are left out.
     fn from_iter<I: IntoIterator<Item = StixType>>(types: I) -> Self {

@@ -75,7 +75,7 @@ fn writer_properties() -> WriterProperties {
         let path = ColumnPath::from(name);
         properties = properties
             .set_column_bloom_filter_enabled(path.clone(), true)
-            .set_column_bloom_filter_ndv(path.clone(), ROW_GROUP_ROWS as u64)
+            .set_column_bloom_filter_max_ndv(path.clone(), ROW_GROUP_ROWS as u64)
             .set_column_bloom_filter_fpp(path, 0.02);
     }
     properties.build()
