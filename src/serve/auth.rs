@@ -84,7 +84,8 @@ pub(super) struct Gate {
     path: PathBuf,
     anonymous: Anonymous,
     known: Mutex<Known>,
-    key: Digest,
+    /// Keyed, ready to be cloned for a digest.
+    keyed: Hmac<Sha256>,
     hashing: Semaphore,
     waiting: AtomicUsize,
 }
@@ -152,14 +153,14 @@ impl Gate {
         if records.is_empty() && anonymous == Anonymous::Never {
             tracing::warn!(users = %auth.users.display(), "there are no users yet, so every request is refused");
         }
-        let mut key = [0; 32];
+        let mut key = [0; 64];
         OsRng.fill_bytes(&mut key);
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             path: auth.users.clone(),
             anonymous,
             known: Mutex::new(Known::new(records, stamp)),
-            key,
+            keyed: Hmac::new(&key.into()),
             hashing: Semaphore::new(threads),
             waiting: AtomicUsize::new(0),
         })
@@ -204,7 +205,8 @@ impl Gate {
     /// Hashes on a blocking thread. A pair that was found right while this one waited is not hashed again.
     async fn verify(&self, hash: Arc<str>, password: Vec<u8>, name: &str, digest: &Digest) -> Result<bool, ServeError> {
         let _place = Place::take(&self.waiting).ok_or(ServeError::Busy { what: "password checks" })?;
-        let _permit = self.hashing.acquire().await.map_err(|_| ServeError::Internal { what: "password checks closed" })?;
+        let _permit =
+            self.hashing.acquire().await.map_err(|_| ServeError::Internal { what: "password checks closed" })?;
         if self.remembers(name, digest) {
             return Ok(true);
         }
@@ -214,7 +216,7 @@ impl Gate {
     }
 
     fn digest(&self, name: &str, password: &[u8]) -> Digest {
-        let mut mac = Hmac::<Sha256>::new(&self.key.into());
+        let mut mac = self.keyed.clone();
         // A name holds no colon, so no two pairs are the same text.
         mac.update(name.as_bytes());
         mac.update(b":");
@@ -312,8 +314,8 @@ fn credentials(headers: &HeaderMap) -> Result<(String, Vec<u8>), ServeError> {
     let encoded = basic(value).ok_or(refused("not the Basic scheme"))?;
     let decoded = BASE64.decode(encoded).map_err(|_| refused("not Base64"))?;
     // Some clients send ISO 8859-1, whose bytes are the first code points of Unicode.
-    let text = String::from_utf8(decoded)
-        .unwrap_or_else(|error| error.into_bytes().into_iter().map(char::from).collect());
+    let text =
+        String::from_utf8(decoded).unwrap_or_else(|error| error.into_bytes().into_iter().map(char::from).collect());
     let (name, password) = text.split_once(':').ok_or(refused("no `:` in the credentials"))?;
     if password.len() > MAX_PASSWORD_BYTES {
         return Err(refused("password too long"));

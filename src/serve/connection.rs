@@ -218,4 +218,3 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for GuardedStream<T> {
         Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
     }
 }
-

@@ -118,7 +118,10 @@ impl ServeError {
                 StatusCode::NOT_ACCEPTABLE,
                 "not_acceptable",
                 "Media type not supported",
-                Some(format!("Nothing in `Accept: {accept}` can be served; ask for application/taxii+json;version=2.1.").into()),
+                Some(
+                    format!("Nothing in `Accept: {accept}` can be served; ask for application/taxii+json;version=2.1.")
+                        .into(),
+                ),
             ),
             ServeError::UnknownPath => (
                 StatusCode::NOT_FOUND,
@@ -147,12 +150,9 @@ impl ServeError {
                 "Collection is read-only",
                 Some("Objects can be neither added to nor deleted from this collection.".into()),
             ),
-            ServeError::BadParameter { name, reason } => (
-                StatusCode::BAD_REQUEST,
-                "bad_parameter",
-                "Bad parameter",
-                Some(format!("`{name}` {reason}.").into()),
-            ),
+            ServeError::BadParameter { name, reason } => {
+                (StatusCode::BAD_REQUEST, "bad_parameter", "Bad parameter", Some(format!("`{name}` {reason}.").into()))
+            }
             ServeError::Busy { .. } => busy(),
             ServeError::TimedOut => (
                 StatusCode::SERVICE_UNAVAILABLE,

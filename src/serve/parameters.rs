@@ -93,8 +93,9 @@ fn bad(name: &'static str, reason: impl Into<Cow<'static, str>>) -> ServeError {
 }
 
 fn timestamp(name: &'static str, value: &str) -> Result<Timestamp, ServeError> {
-    Timestamp::parse(value)
-        .map_err(|_| bad(name, format!("holds `{}`, which is no timestamp; write it as 2024-05-01T08:30:00Z", cut(value))))
+    Timestamp::parse(value).map_err(|_| {
+        bad(name, format!("holds `{}`, which is no timestamp; write it as 2024-05-01T08:30:00Z", cut(value)))
+    })
 }
 
 /// A number of any size is a limit; those beyond `u64` are as good as the largest.
@@ -153,7 +154,9 @@ fn parse_spec_versions(value: &str) -> Result<Vec<String>, ServeError> {
     let versions = list(MATCH_SPEC_VERSION, value)?;
     let well_formed = |version: &String| version.split_once('.').is_some_and(|(a, b)| number(a) && number(b));
     match versions.iter().find(|version| !well_formed(version)) {
-        Some(odd) => Err(bad(MATCH_SPEC_VERSION, format!("takes versions such as `2.0` and `2.1`, not `{}`", cut(odd)))),
+        Some(odd) => {
+            Err(bad(MATCH_SPEC_VERSION, format!("takes versions such as `2.0` and `2.1`, not `{}`", cut(odd))))
+        }
         None => Ok(versions),
     }
 }
@@ -216,10 +219,7 @@ mod tests {
                 "added_after=2024-05-01T02:00:00+02:00",
                 Filters { added_after: Some(at("2024-05-01")), ..Filters::default() },
             ),
-            (
-                "match[id]=url--1,file--2,url--1",
-                Filters { ids: strings(&["url--1", "file--2"]), ..Filters::default() },
-            ),
+            ("match[id]=url--1,file--2,url--1", Filters { ids: strings(&["url--1", "file--2"]), ..Filters::default() }),
             (
                 "match%5Btype%5D=indicator%2Curl&match%5bspec_version%5d=2.0,2.1",
                 Filters {
@@ -251,7 +251,9 @@ mod tests {
 
     #[test]
     fn limits_are_cut_not_refused() {
-        for (value, expected) in [("1", 1), ("1000", 1000), ("1001", 1000), ("99999999999999999999999", 1000), ("007", 7)] {
+        for (value, expected) in
+            [("1", 1), ("1000", 1000), ("1001", 1000), ("99999999999999999999999", 1000), ("007", 7)]
+        {
             assert_eq!(objects(&format!("limit={value}")).map(|r| r.limit).ok(), Some(Some(expected)), "{value}");
         }
     }

@@ -275,7 +275,8 @@ mod tests {
     fn bad_lines_are_named_without_their_content() {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("users.json");
-        let good = serde_json::to_string(&UserRecord { name: "ann".into(), hash: hash_password("x", cheap()).expect("hash") });
+        let good =
+            serde_json::to_string(&UserRecord { name: "ann".into(), hash: hash_password("x", cheap()).expect("hash") });
         let good = good.expect("json");
         for (text, line) in [
             ("{\"name\":\"ann\"}\n".to_owned(), 1),
