@@ -204,8 +204,12 @@ impl<'a> Section<'a> {
         for node in nodes {
             match &node.value {
                 Value::Table(table) => {
-                    let section =
-                        Section { table: Some(table), path: self.name(key), known: Vec::new(), problems: self.problems };
+                    let section = Section {
+                        table: Some(table),
+                        path: self.name(key),
+                        known: Vec::new(),
+                        problems: self.problems,
+                    };
                     sections.push(Located { value: section, place: node.place.clone() });
                 }
                 _ => self.mismatch(key, node, "a list of tables: write its head as `[[…]]`"),

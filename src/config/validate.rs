@@ -220,8 +220,10 @@ impl Reader<'_> {
                 _ if name.value == "all" => types.extend(StixType::ALL),
                 Some(stix_type) if stix_type.can_be_indicator() => types.push(stix_type),
                 _ => {
-                    let hint = nearest(&name.value, &possible)
-                        .map_or_else(|| format!("these can: {}, all", possible.join(", ")), |near| format!("did you mean `{near}`?"));
+                    let hint = nearest(&name.value, &possible).map_or_else(
+                        || format!("these can: {}, all", possible.join(", ")),
+                        |near| format!("did you mean `{near}`?"),
+                    );
                     let text = format!("`{}` cannot be served as `indicator`; {hint}", name.value);
                     self.problems.add(&name.place, text);
                 }
@@ -293,7 +295,8 @@ impl Reader<'_> {
             }
             for name in [&spec.id, &spec.alias].into_iter().flatten() {
                 if let Some(other) = names.insert(name.as_str(), spec.title.as_str()) {
-                    let text = format!("collection `{}` has the id or alias `{name}` of collection `{other}`", spec.title);
+                    let text =
+                        format!("collection `{}` has the id or alias `{name}` of collection `{other}`", spec.title);
                     self.problems.add(place, text);
                 }
             }
