@@ -1,1 +1,4 @@
 //! cli
+
+pub(crate) mod config;
+pub(crate) mod user;

@@ -1,6 +1,7 @@
 //! What servers and exports ask of the feed, free of HTTP.
 
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -8,8 +9,6 @@ use futures::stream::BoxStream;
 
 use crate::feed::collection::{Catalog, Collection};
 use crate::model::time::Timestamp;
-
-use std::sync::Arc;
 
 /// Where pages come from: the real feed, or a fake in tests.
 #[async_trait]
@@ -138,7 +137,9 @@ pub type Source = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 pub enum FeedError {
     /// The cursor is not ours, is damaged, or is too old to use.
-    #[error("`next` cannot be used: {reason}; start again without it, with `added_after` set to the last date received")]
+    #[error(
+        "`next` cannot be used: {reason}; start again without it, with `added_after` set to the last date received"
+    )]
     BadCursor {
         /// What is wrong with it, fit for a client.
         reason: &'static str,

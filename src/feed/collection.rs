@@ -5,17 +5,8 @@ use std::sync::Arc;
 
 use crate::model::ids::{IdSpace, write_uuid};
 use crate::query::{self, Compiled, QueryError};
+use crate::render::envelope::EmptyList;
 use crate::render::{IndicatorTypes, Profile, RenderOptions, StixVersion};
-
-/// What an answer without objects looks like.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum EmptyObjects {
-    /// The key is left out, as TAXII 2.1 §3.7 wants.
-    #[default]
-    Omit,
-    /// `"objects":[]`, for clients that map over the key without looking for it.
-    List,
-}
 
 /// What holds for every collection of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +18,7 @@ pub struct Options {
     /// Rendering profile.
     pub profile: Profile,
     /// Form of an empty answer.
-    pub empty_objects: EmptyObjects,
+    pub empty_objects: EmptyList,
     /// Leave the query text out of the collection resource.
     pub hide_query: bool,
 }
@@ -38,7 +29,7 @@ impl Default for Options {
             page_size: 10_000,
             max_page_size: 1_000_000,
             profile: Profile::Standard,
-            empty_objects: EmptyObjects::Omit,
+            empty_objects: EmptyList::Omitted,
             hide_query: false,
         }
     }
@@ -57,8 +48,8 @@ pub struct CollectionSpec {
     pub id: Option<String>,
     /// What the collection holds; the empty text means everything.
     pub query: String,
-    /// STIX types served as `indicator` objects, or `all`.
-    pub indicator_types: Vec<String>,
+    /// Observable types served as `indicator` objects.
+    pub indicator_types: IndicatorTypes,
 }
 
 /// A collection ready to be served.
@@ -79,7 +70,7 @@ pub struct Collection {
     /// How its rows become objects.
     pub options: RenderOptions,
     /// Form of an empty answer.
-    pub empty_objects: EmptyObjects,
+    pub empty_objects: EmptyList,
     /// Leave the query text out of the collection resource.
     pub hide_query: bool,
     /// Items in a page when the client names no limit.
@@ -99,14 +90,6 @@ pub enum CollectionError {
         /// Where and why.
         source: QueryError,
     },
-    /// `indicator_types` names something else.
-    #[error("collection `{title}`: {reason}")]
-    IndicatorTypes {
-        /// Title of the collection.
-        title: String,
-        /// What is wrong.
-        reason: String,
-    },
     /// Two collections cannot be told apart.
     #[error("collections `{first}` and `{second}` share the name `{name}`; give one of them another id or alias")]
     Ambiguous {
@@ -124,9 +107,6 @@ impl CollectionSpec {
     pub fn build(&self, ids: &IdSpace, options: &Options) -> Result<Collection, CollectionError> {
         let query = query::compile(&self.query)
             .map_err(|source| CollectionError::Query { title: self.title.clone(), source })?;
-        let indicator_types = IndicatorTypes::parse(&self.indicator_types).map_err(|error| {
-            CollectionError::IndicatorTypes { title: self.title.clone(), reason: error.to_string() }
-        })?;
         let id = self.id.clone().unwrap_or_else(|| {
             let mut text = Vec::with_capacity(36);
             write_uuid(&ids.collection(&self.title), &mut text);
@@ -139,7 +119,11 @@ impl CollectionSpec {
             description: self.description.clone(),
             query_text: self.query.clone(),
             query,
-            options: RenderOptions { version: StixVersion::V21, profile: options.profile, indicator_types },
+            options: RenderOptions {
+                version: StixVersion::V21,
+                profile: options.profile,
+                indicator_types: self.indicator_types,
+            },
             empty_objects: options.empty_objects,
             hide_query: options.hide_query,
             page_size: options.page_size,
