@@ -111,7 +111,7 @@ pub(super) fn run(args: &ImportArgs) -> Result<Outcome, CliError> {
             Err(DecodeError::Sink(stop @ (Stop::Store(_) | Stop::Rejects { .. }))) => return Err(stop.into()),
             Err(error) => {
                 failures += 1;
-                complain(&format!("error: {}: {}", spec.name(), super::sentence(&error)));
+                complain(&format!("error: {}: {}", spec, super::sentence(&error)));
                 if args.strict {
                     break;
                 }
@@ -131,7 +131,7 @@ fn import_one(
     rejects: &mut RejectFile,
 ) -> Result<(), DecodeError<Stop>> {
     let input = Input::open(spec)?;
-    let progress = Progress::new(&spec.name(), input.size(), input.consumed());
+    let progress = Progress::new(&spec.to_string(), input.size(), input.consumed(), importer.summary().read);
     let result = ingest::decode(input, options, |parsed| {
         let rejected = importer.push(parsed)?;
         for reject in &rejected {
@@ -155,13 +155,13 @@ struct RejectFile {
 
 impl RejectFile {
     fn beside(spec: &InputSpec) -> Self {
-        let path = match spec.path() {
-            Some(path) => {
+        let path = match spec {
+            InputSpec::File(path) => {
                 let mut name = path.as_os_str().to_owned();
                 name.push(".rejected.ndjson");
                 PathBuf::from(name)
             }
-            None => Path::new("stdin.rejected.ndjson").to_owned(),
+            InputSpec::Stdin => PathBuf::from("stdin.rejected.ndjson"),
         };
         RejectFile { path, file: None }
     }
@@ -207,11 +207,11 @@ struct Progress {
     name: String,
     began: Instant,
     last_line: std::cell::Cell<Instant>,
-    start: std::cell::Cell<Option<u64>>,
+    read_before: u64,
 }
 
 impl Progress {
-    fn new(name: &str, size: Option<u64>, consumed: Arc<AtomicU64>) -> Self {
+    fn new(name: &str, size: Option<u64>, consumed: Arc<AtomicU64>, read_before: u64) -> Self {
         let plain = !io::stderr().is_terminal();
         let bar = match size {
             _ if plain => ProgressBar::hidden(),
@@ -235,16 +235,12 @@ impl Progress {
             name: name.to_owned(),
             began: now,
             last_line: std::cell::Cell::new(now),
-            start: std::cell::Cell::new(None),
+            read_before,
         }
     }
 
     fn show(&self, read_in_all: u64) {
-        let before = self.start.get().unwrap_or_else(|| {
-            self.start.set(Some(0));
-            0
-        });
-        let read = read_in_all - before;
+        let read = read_in_all - self.read_before;
         let rate = read as f64 / self.began.elapsed().as_secs_f64().max(0.001);
         let message = format!("{} records, {}/s", grouped(read), grouped(rate as u64));
         if !self.plain {

@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 use super::CliError;
 use crate::config::{Config, LogFormat};
 use crate::feed::collection::{Catalog, CollectionSpec};
+use crate::model::kind::StixType;
 use crate::store::{Store, StoreOptions};
 
 /// Where the configuration and the store are.
@@ -61,7 +62,7 @@ fn default_collections() -> Vec<CollectionSpec> {
         alias: Some(alias.to_owned()),
         id: None,
         query: query.to_owned(),
-        indicator_types: if as_indicators { vec!["all".to_owned()] } else { Vec::new() },
+        indicator_types: StixType::ALL.iter().copied().filter(|_| as_indicators).collect(),
     };
     vec![
         collection("All", "all", "", "Everything, observables as STIX cyber-observable objects", false),

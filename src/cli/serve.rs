@@ -59,7 +59,7 @@ pub(super) fn run(args: ServeArgs) -> Result<Outcome, CliError> {
 
 fn load_sample(store: &Store) -> Result<(), CliError> {
     let options = DecodeOptions::new(Arc::clone(store.ids()));
-    let input = Input::from_reader("the built-in sample", Box::new(SAMPLE), Some(SAMPLE.len() as u64))?;
+    let input = Input::from_reader("the built-in sample", Some(SAMPLE.len() as u64), SAMPLE)?;
     let mut importer = Importer::new(store, false);
     ingest::decode(input, &options, |parsed| importer.push(parsed).map(|_| ()))?;
     let summary = importer.finish()?;
