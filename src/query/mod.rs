@@ -8,6 +8,7 @@
 //!
 //! - A blank is "and" between clauses and "or" inside `field:( … )`. `and` binds tighter than `or`; a mixture without
 //!   parentheses is warned about.
+//! - Nesting ends at 64 levels, text at 1 MiB; lists may have any length.
 //! - A `-` directly before a clause negates it. With a blank behind it, it negates a field or a parenthesis and is
 //!   ignored before a word (`A - Completely reliable`); both are warned about.
 //! - `*`, `field:*` and `*:*` are every record; `field:""` is a record without the field. Quoted wildcards are plain.
@@ -125,7 +126,8 @@ impl Compiled {
         self.tree.clone()
     }
 
-    /// The whole condition as SQL, valid after `WHERE` in a session that has our [`functions`].
+    /// The whole condition as SQL, valid after `WHERE` in a session that has our [`functions`]. It nests as the query
+    /// does; beyond some twenty levels DataFusion's parser wants a higher `sql_parser.recursion_limit`.
     pub fn sql(&self, now: Timestamp) -> String {
         match &self.clocked {
             Clocked::Rule(_) => explain::sql(&self.expr(now)),
