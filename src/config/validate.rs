@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use axum::http::Uri;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -17,14 +17,17 @@ use crate::model::kind::StixType;
 use crate::query;
 use crate::render::envelope::EmptyList;
 use crate::render::{IndicatorTypes, Profile};
+use crate::serve::options::{parse_api_root, parse_base_url};
 use crate::serve::{AuthOptions, Limits, Options as ServeOptions, TlsFiles};
 
 /// Most objects in a page that may be configured: what one request can ask of the server has to end somewhere.
 const MAX_PAGE_SIZE: u64 = 10_000_000;
+/// A hundred years: longer than any store.
+const MAX_HISTORY: Duration = Duration::from_secs(100 * 365 * 86_400);
+/// Longest time limit.
+const MAX_TIMEOUT: Duration = Duration::from_secs(86_400);
 /// Most requests at once that may be configured.
 const MAX_CONCURRENT_REQUESTS: u64 = 100_000;
-/// Paths that the server itself needs.
-const RESERVED_ROOTS: [&str; 2] = ["taxii", "taxii2"];
 
 /// Reads the whole tree; relative paths of the file begin at `folder`, those of variables at the working directory.
 pub(super) fn validate(tree: &Tree, folder: &Path) -> Result<Config, Vec<Problem>> {
@@ -84,7 +87,7 @@ impl Reader<'_> {
         let options = StoreOptions {
             location: location.unwrap_or_else(|| self.folder.join(defaults.location)),
             license_id: section.filled("license_id").map(value),
-            history: section.duration("history").unwrap_or(defaults.history),
+            history: section.duration("history", MAX_HISTORY).unwrap_or(defaults.history),
             id_scheme: section.word("id_scheme", &[("stix", IdScheme::Stix), ("xsoar", IdScheme::Xsoar)]),
         };
         section.finish();
@@ -103,7 +106,7 @@ impl Reader<'_> {
         }
         let profile = section.parsed("profile", |text| match text {
             "standard" => Ok(Profile::Standard),
-            "xsoar" => Err("`xsoar` is not supported yet; use `standard`".to_owned()),
+            "xsoar" => Err("cannot be `xsoar` yet; use `standard`".to_owned()),
             other => Err(format!("must be `standard`, not `{other}`")),
         });
         let feed = FeedOptions {
@@ -158,11 +161,11 @@ impl Reader<'_> {
             concurrent_requests: concurrent
                 .and_then(|count| usize::try_from(count.value).ok())
                 .unwrap_or(defaults.concurrent_requests),
-            request_timeout: section.duration("request_timeout").unwrap_or(defaults.request_timeout),
-            header_timeout: section.duration("header_timeout").unwrap_or(defaults.header_timeout),
-            idle_timeout: section.duration("idle_timeout").unwrap_or(defaults.idle_timeout),
-            write_timeout: section.duration("write_timeout").unwrap_or(defaults.write_timeout),
-            shutdown_timeout: section.duration("shutdown_timeout").unwrap_or(defaults.shutdown_timeout),
+            request_timeout: section.duration("request_timeout", MAX_TIMEOUT).unwrap_or(defaults.request_timeout),
+            header_timeout: section.duration("header_timeout", MAX_TIMEOUT).unwrap_or(defaults.header_timeout),
+            idle_timeout: section.duration("idle_timeout", MAX_TIMEOUT).unwrap_or(defaults.idle_timeout),
+            write_timeout: section.duration("write_timeout", MAX_TIMEOUT).unwrap_or(defaults.write_timeout),
+            shutdown_timeout: section.duration("shutdown_timeout", MAX_TIMEOUT).unwrap_or(defaults.shutdown_timeout),
         };
         section.finish();
         limits
@@ -324,41 +327,6 @@ fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     expanded
         .parse()
         .map_err(|_| format!("must be an address and a port, such as `127.0.0.1:9000` or `[::]:9000`, not `{text}`"))
-}
-
-/// `http(s)://host[:port][/path]`, its final slashes dropped.
-fn parse_base_url(text: &str) -> Result<String, String> {
-    let url = text.trim_end_matches('/');
-    let wrong = |why: &str| Err(format!("must be a URL such as `https://feeds.example.org`; `{text}` {why}"));
-    let Ok(parsed) = url.parse::<Uri>() else { return wrong("is none") };
-    if !matches!(parsed.scheme_str(), Some("http" | "https")) {
-        return wrong("does not begin with http:// or https://");
-    }
-    match parsed.authority() {
-        Some(authority) if authority.as_str().contains('@') => wrong("holds credentials"),
-        Some(authority) if !authority.host().is_empty() => match parsed.query() {
-            Some(_) => wrong("has a query"),
-            None if text.contains('#') => wrong("has a fragment"),
-            None => Ok(url.to_owned()),
-        },
-        _ => wrong("names no host"),
-    }
-}
-
-fn parse_api_root(text: &str) -> Result<String, String> {
-    let root = text.trim_matches('/');
-    let segment = |segment: &str| {
-        !segment.is_empty()
-            && !matches!(segment, "." | "..")
-            && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~'))
-    };
-    if RESERVED_ROOTS.contains(&root) {
-        return Err(format!("cannot be `{root}`, which is a path of TAXII discovery"));
-    }
-    if !root.split('/').all(segment) {
-        return Err(format!("must be letters, digits and `-_.~`, such as `threatintel`, not `{text}`"));
-    }
-    Ok(root.to_owned())
 }
 
 fn parse_location(text: &str) -> Result<String, String> {
