@@ -311,7 +311,7 @@ impl<'a> Section<'a> {
             return None;
         }
         let found = self.parsed(key, |text| match parse_duration(text)? {
-            span if span > max => Err(format!("is longer than {} days", max.as_secs() / 86_400)),
+            span if span > max => Err(format!("is longer than the {}d allowed", max.as_secs() / 86_400)),
             span => Ok(span),
         });
         found.map(|located| located.value)
@@ -362,7 +362,9 @@ impl<'a> Section<'a> {
     }
 
     fn get(&mut self, key: &'static str) -> Option<&'a Entry> {
-        self.known.push(key);
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
         self.table?.get(key)
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::*;
+use crate::feed::collection::QueryText;
 use crate::model::kind::StixType;
 use crate::render::envelope::EmptyList;
 use crate::serve::TlsFiles;
@@ -71,8 +72,11 @@ fn the_example_holds_every_setting() {
     let said = problems(text("[[collection]]\ntitle = \"x\"\nquery = \"\"\nqqq = 1", &[]));
     let offered = said.split_once("here can be: ").expect("a list of settings").1;
     let written = tree["collection"][0].as_table().expect("a table");
-    for key in offered.split(", ").filter(|key| *key != "sql") {
-        assert!(written.contains_key(key), "`{key}` of [[collection]] is missing in {EXAMPLE}");
+    for key in offered.split(", ") {
+        assert!(
+            written.contains_key(key) || example.contains(&format!("\n# {key} = ")),
+            "`{key}` of [[collection]] is missing in {EXAMPLE}"
+        );
     }
 }
 
@@ -99,13 +103,14 @@ fn a_full_file_reads_as_written() {
     assert_eq!(config.log, LogOptions { format: LogFormat::Json, level: LogLevel::Warn });
 
     let titles: Vec<&str> = config.collections.iter().map(|spec| spec.title.as_str()).collect();
-    assert_eq!(titles, ["AllIPs", "All", "Zebras", "Apes", "Everything"]);
+    assert_eq!(titles, ["AllIPs", "All", "Sql", "Zebras", "Apes", "Everything"]);
     let ips = &config.collections[0];
     assert_eq!(ips.alias.as_deref(), Some("ips"));
     assert_eq!(ips.id.as_deref(), Some("1cd9cb8e-9a0d-4c5c-a7e3-1d7f3f0a6a51"));
     assert!(ips.indicator_types.contains(StixType::Ipv6Addr) && !ips.indicator_types.contains(StixType::Url));
+    assert_eq!(config.collections[2].query, QueryText::Sql("type = 'IP' and score = 3".to_owned()));
     assert!(config.collections[1].indicator_types.contains(StixType::Url));
-    let (apes, everything) = (&config.collections[3], &config.collections[4]);
+    let (apes, everything) = (&config.collections[4], &config.collections[5]);
     assert_eq!((apes.query.as_str(), apes.description.as_deref()), ("tags:ape", Some("Tagged by hand")));
     assert_eq!((everything.query.as_str(), everything.description.as_deref()), ("", None));
 }

@@ -11,10 +11,9 @@ use serde::{Deserialize, Deserializer};
 
 use crate::config::raw::{Located, Problems, Section, Tree, nearest};
 use crate::config::{Config, LogFormat, LogLevel, LogOptions, Place, Problem, StoreOptions};
-use crate::feed::collection::{CollectionSpec, Options as FeedOptions};
+use crate::feed::collection::{CollectionSpec, Options as FeedOptions, QueryText};
 use crate::model::ids::IdScheme;
 use crate::model::kind::StixType;
-use crate::query;
 use crate::render::envelope::EmptyList;
 use crate::render::{IndicatorTypes, Profile};
 use crate::serve::options::{parse_api_root, parse_base_url};
@@ -129,7 +128,9 @@ impl Reader<'_> {
 
     fn auth(&self, mut section: Section<'_>, store: &StoreOptions) -> AuthOptions {
         let options = AuthOptions {
-            users: section.filled("users").map_or_else(|| store.location.join("users.json"), |path| self.path(path)),
+            users: section
+                .filled("users")
+                .map_or_else(|| store.location.join("users.json"), |path| self.path(path)),
             anonymous: section.flag("anonymous").map(value),
             anonymous_off_loopback: section.flag("anonymous_off_loopback").is_some_and(value),
         };
@@ -187,15 +188,7 @@ impl Reader<'_> {
         if title.is_none() && section.place_of("title").is_none() {
             self.problems.add(&place, "this collection has no `title`");
         }
-        let query = section.text("query");
-        if let Some(place) = section.place_of("sql") {
-            self.problems.add(&place, "`collection.sql` is not supported yet; write the collection as `query`");
-        } else if query.is_none() && section.place_of("query").is_none() {
-            self.problems.add(&place, "this collection has no `query`; write `query = \"\"` for everything");
-        }
-        if let Some(query) = &query {
-            self.check_query(&query.place, "`collection.query` does not compile", &query.value);
-        }
+        let query = self.collection_query(&mut section, &place);
         if let Some(wanted) = section.texts("extension_fields")
             && let Some(first) = wanted.iter().find(|field| field.value != "none")
         {
@@ -207,11 +200,32 @@ impl Reader<'_> {
             description: section.text("description").map(value).filter(|text| !text.is_empty()),
             alias: section.parsed("alias", parse_alias).map(value),
             id: section.parsed("id", parse_uuid).map(value),
-            query: query.map(value).unwrap_or_default(),
+            query,
             indicator_types: self.indicator_types(section.texts("indicator_types").unwrap_or_default()),
         };
         section.finish();
         Some(Located { value: spec, place: title?.place })
+    }
+
+    /// Either `query` or `sql`; `place` is that of the collection.
+    fn collection_query(&self, section: &mut Section<'_>, place: &Place) -> QueryText {
+        let (query_place, sql_place) = (section.place_of("query"), section.place_of("sql"));
+        let (query, sql) = (section.text("query"), section.text("sql"));
+        if query_place.is_none() && sql_place.is_none() {
+            self.problems.add(place, "this collection has no `query`; write `query = \"\"` for everything");
+        }
+        if let (Some(_), Some(place)) = (&query_place, &sql_place) {
+            self.problems.add(place, "this collection has both `query` and `sql`; keep one of them");
+        }
+        let query = query.map(|query| Located { value: QueryText::Xsoar(query.value), place: query.place });
+        let sql = sql.map(|sql| Located { value: QueryText::Sql(sql.value), place: sql.place });
+        for (key, text) in [("query", &query), ("sql", &sql)] {
+            if let Some(text) = text {
+                self.check_query(&text.place, &format!("`collection.{key}` does not compile"), &text.value);
+            }
+        }
+        // Without either, a problem was reported and this value goes nowhere.
+        query.or(sql).map_or_else(|| QueryText::Xsoar(String::new()), value)
     }
 
     fn indicator_types(&self, names: Vec<Located<String>>) -> IndicatorTypes {
@@ -268,6 +282,7 @@ impl Reader<'_> {
                 self.problems.add(&inside, format!("collection `{title}` has no query; write `\"\"` for everything"));
                 continue;
             };
+            let query = QueryText::Xsoar(query);
             self.check_query(&inside, &format!("the query of collection `{title}` does not compile"), &query);
             let spec = CollectionSpec {
                 title,
@@ -282,8 +297,8 @@ impl Reader<'_> {
         specs
     }
 
-    fn check_query(&self, place: &Place, what: &str, text: &str) {
-        if let Err(error) = query::compile(text) {
+    fn check_query(&self, place: &Place, what: &str, text: &QueryText) {
+        if let Err(error) = text.compile() {
             self.problems.add(place, format!("{what}\n{}", error.render()));
         }
     }

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tower::ServiceExt;
 
 use crate::feed::api::{Body, Feed, FeedError, Page, PageRequest, Shape, Versions};
-use crate::feed::collection::{Catalog, Collection, CollectionSpec, Options as FeedOptions};
+use crate::feed::collection::{Catalog, Collection, CollectionSpec, Options as FeedOptions, QueryText};
 use crate::model::ids::{IdScheme, IdSpace};
 use crate::model::time::Timestamp;
 use crate::render::IndicatorTypes;
@@ -55,7 +55,7 @@ impl Fake {
             description: None,
             alias: alias.map(str::to_owned),
             id: id.map(str::to_owned),
-            query: "type:IP".to_owned(),
+            query: QueryText::Xsoar("type:IP".to_owned()),
             indicator_types: IndicatorTypes::default(),
         };
         let ids = IdSpace::new("test", IdScheme::Stix);
