@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::config::{Config, ConfigError};
+use crate::feed::collection::CollectionSpec;
 
 /// Look at the configuration.
 #[derive(Debug, Args)]
@@ -38,7 +39,8 @@ pub(crate) enum ConfigCommandError {
 pub(crate) fn run(args: ConfigArgs) -> Result<(), ConfigCommandError> {
     let Action::Check { config } = args.action;
     let config = Config::load(config.as_deref())?;
-    match io::stdout().lock().write_all(summary(&config).as_bytes()) {
+    let said = summary(&config) + &doubts(&config.collections);
+    match io::stdout().lock().write_all(said.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(|source| ConfigCommandError::Output { source }),
     }
@@ -55,4 +57,17 @@ fn summary(config: &Config) -> String {
         config.serve.auth.users.display(),
         config.collections.len(),
     )
+}
+
+/// What the queries' compiler is not sure about, a line each.
+fn doubts(collections: &[CollectionSpec]) -> String {
+    let mut lines = String::new();
+    for spec in collections {
+        // Loading has compiled every query already: none fails here.
+        let Ok(compiled) = spec.query.compile() else { continue };
+        for warning in compiled.warnings() {
+            lines.push_str(&format!("warning: collection `{}`: {warning}\n", spec.title));
+        }
+    }
+    lines
 }

@@ -56,7 +56,9 @@ impl Tree {
             place: lines.place(error.span().map_or(0, |span| span.start)),
             text: format!("not TOML: {}", error.message()),
         };
-        Err(errors.iter().map(problem).collect())
+        let mut problems: Vec<Problem> = errors.iter().map(problem).collect();
+        problems.sort_by(|a, b| a.place.cmp(&b.place));
+        Err(problems)
     }
 
     /// Lays `TAXIWAY_STORE__LOCATION=…` and the like over the file: two underscores go one table down.
@@ -299,9 +301,20 @@ impl<'a> Section<'a> {
         flag.map(|value| Located { value, place: node.place.clone() })
     }
 
-    /// A time span such as `30d`.
-    pub(super) fn duration(&mut self, key: &'static str) -> Option<Duration> {
-        self.parsed(key, parse_duration).map(|located| located.value)
+    /// A time span such as `30d`, no longer than `max`.
+    pub(super) fn duration(&mut self, key: &'static str, max: Duration) -> Option<Duration> {
+        if let Some(Entry { node, .. }) = self.table.and_then(|table| table.get(key))
+            && let Value::Integer(_) = node.value
+        {
+            self.known.push(key);
+            self.mismatch(key, node, "a time span with its unit and in quotes, such as \"90s\" or \"30d\"");
+            return None;
+        }
+        let found = self.parsed(key, |text| match parse_duration(text)? {
+            span if span > max => Err(format!("is longer than the {}d allowed", max.as_secs() / 86_400)),
+            span => Ok(span),
+        });
+        found.map(|located| located.value)
     }
 
     /// A list of texts, or one text that stands for such a list; in a variable, commas separate.
@@ -349,7 +362,9 @@ impl<'a> Section<'a> {
     }
 
     fn get(&mut self, key: &'static str) -> Option<&'a Entry> {
-        self.known.push(key);
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
         self.table?.get(key)
     }
 

@@ -4,27 +4,29 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use axum::http::Uri;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::config::raw::{Located, Problems, Section, Tree, nearest};
 use crate::config::{Config, LogFormat, LogLevel, LogOptions, Place, Problem, StoreOptions};
-use crate::feed::collection::{CollectionSpec, Options as FeedOptions};
+use crate::feed::collection::{CollectionSpec, Options as FeedOptions, QueryText};
 use crate::model::ids::IdScheme;
 use crate::model::kind::StixType;
-use crate::query;
 use crate::render::envelope::EmptyList;
 use crate::render::{IndicatorTypes, Profile};
+use crate::serve::options::{parse_api_root, parse_base_url};
 use crate::serve::{AuthOptions, Limits, Options as ServeOptions, TlsFiles};
 
 /// Most objects in a page that may be configured: what one request can ask of the server has to end somewhere.
 const MAX_PAGE_SIZE: u64 = 10_000_000;
+/// A hundred years: longer than any store.
+const MAX_HISTORY: Duration = Duration::from_secs(100 * 365 * 86_400);
+/// Longest time limit.
+const MAX_TIMEOUT: Duration = Duration::from_secs(86_400);
 /// Most requests at once that may be configured.
 const MAX_CONCURRENT_REQUESTS: u64 = 100_000;
-/// Paths that the server itself needs.
-const RESERVED_ROOTS: [&str; 2] = ["taxii", "taxii2"];
 
 /// Reads the whole tree; relative paths of the file begin at `folder`, those of variables at the working directory.
 pub(super) fn validate(tree: &Tree, folder: &Path) -> Result<Config, Vec<Problem>> {
@@ -84,7 +86,7 @@ impl Reader<'_> {
         let options = StoreOptions {
             location: location.unwrap_or_else(|| self.folder.join(defaults.location)),
             license_id: section.filled("license_id").map(value),
-            history: section.duration("history").unwrap_or(defaults.history),
+            history: section.duration("history", MAX_HISTORY).unwrap_or(defaults.history),
             id_scheme: section.word("id_scheme", &[("stix", IdScheme::Stix), ("xsoar", IdScheme::Xsoar)]),
         };
         section.finish();
@@ -103,7 +105,7 @@ impl Reader<'_> {
         }
         let profile = section.parsed("profile", |text| match text {
             "standard" => Ok(Profile::Standard),
-            "xsoar" => Err("`xsoar` is not supported yet; use `standard`".to_owned()),
+            "xsoar" => Err("cannot be `xsoar` yet; use `standard`".to_owned()),
             other => Err(format!("must be `standard`, not `{other}`")),
         });
         let feed = FeedOptions {
@@ -126,7 +128,9 @@ impl Reader<'_> {
 
     fn auth(&self, mut section: Section<'_>, store: &StoreOptions) -> AuthOptions {
         let options = AuthOptions {
-            users: section.filled("users").map_or_else(|| store.location.join("users.json"), |path| self.path(path)),
+            users: section
+                .filled("users")
+                .map_or_else(|| store.location.join("users.json"), |path| self.path(path)),
             anonymous: section.flag("anonymous").map(value),
             anonymous_off_loopback: section.flag("anonymous_off_loopback").is_some_and(value),
         };
@@ -158,11 +162,11 @@ impl Reader<'_> {
             concurrent_requests: concurrent
                 .and_then(|count| usize::try_from(count.value).ok())
                 .unwrap_or(defaults.concurrent_requests),
-            request_timeout: section.duration("request_timeout").unwrap_or(defaults.request_timeout),
-            header_timeout: section.duration("header_timeout").unwrap_or(defaults.header_timeout),
-            idle_timeout: section.duration("idle_timeout").unwrap_or(defaults.idle_timeout),
-            write_timeout: section.duration("write_timeout").unwrap_or(defaults.write_timeout),
-            shutdown_timeout: section.duration("shutdown_timeout").unwrap_or(defaults.shutdown_timeout),
+            request_timeout: section.duration("request_timeout", MAX_TIMEOUT).unwrap_or(defaults.request_timeout),
+            header_timeout: section.duration("header_timeout", MAX_TIMEOUT).unwrap_or(defaults.header_timeout),
+            idle_timeout: section.duration("idle_timeout", MAX_TIMEOUT).unwrap_or(defaults.idle_timeout),
+            write_timeout: section.duration("write_timeout", MAX_TIMEOUT).unwrap_or(defaults.write_timeout),
+            shutdown_timeout: section.duration("shutdown_timeout", MAX_TIMEOUT).unwrap_or(defaults.shutdown_timeout),
         };
         section.finish();
         limits
@@ -184,15 +188,7 @@ impl Reader<'_> {
         if title.is_none() && section.place_of("title").is_none() {
             self.problems.add(&place, "this collection has no `title`");
         }
-        let query = section.text("query");
-        if let Some(place) = section.place_of("sql") {
-            self.problems.add(&place, "`collection.sql` is not supported yet; write the collection as `query`");
-        } else if query.is_none() && section.place_of("query").is_none() {
-            self.problems.add(&place, "this collection has no `query`; write `query = \"\"` for everything");
-        }
-        if let Some(query) = &query {
-            self.check_query(&query.place, "`collection.query` does not compile", &query.value);
-        }
+        let query = self.collection_query(&mut section, &place);
         if let Some(wanted) = section.texts("extension_fields")
             && let Some(first) = wanted.iter().find(|field| field.value != "none")
         {
@@ -204,11 +200,32 @@ impl Reader<'_> {
             description: section.text("description").map(value).filter(|text| !text.is_empty()),
             alias: section.parsed("alias", parse_alias).map(value),
             id: section.parsed("id", parse_uuid).map(value),
-            query: query.map(value).unwrap_or_default(),
+            query,
             indicator_types: self.indicator_types(section.texts("indicator_types").unwrap_or_default()),
         };
         section.finish();
         Some(Located { value: spec, place: title?.place })
+    }
+
+    /// Either `query` or `sql`; `place` is that of the collection.
+    fn collection_query(&self, section: &mut Section<'_>, place: &Place) -> QueryText {
+        let (query_place, sql_place) = (section.place_of("query"), section.place_of("sql"));
+        let (query, sql) = (section.text("query"), section.text("sql"));
+        if query_place.is_none() && sql_place.is_none() {
+            self.problems.add(place, "this collection has no `query`; write `query = \"\"` for everything");
+        }
+        if let (Some(_), Some(place)) = (&query_place, &sql_place) {
+            self.problems.add(place, "this collection has both `query` and `sql`; keep one of them");
+        }
+        let query = query.map(|query| Located { value: QueryText::Xsoar(query.value), place: query.place });
+        let sql = sql.map(|sql| Located { value: QueryText::Sql(sql.value), place: sql.place });
+        for (key, text) in [("query", &query), ("sql", &sql)] {
+            if let Some(text) = text {
+                self.check_query(&text.place, &format!("`collection.{key}` does not compile"), &text.value);
+            }
+        }
+        // Without either, a problem was reported and this value goes nowhere.
+        query.or(sql).map_or_else(|| QueryText::Xsoar(String::new()), value)
     }
 
     fn indicator_types(&self, names: Vec<Located<String>>) -> IndicatorTypes {
@@ -265,6 +282,7 @@ impl Reader<'_> {
                 self.problems.add(&inside, format!("collection `{title}` has no query; write `\"\"` for everything"));
                 continue;
             };
+            let query = QueryText::Xsoar(query);
             self.check_query(&inside, &format!("the query of collection `{title}` does not compile"), &query);
             let spec = CollectionSpec {
                 title,
@@ -279,8 +297,8 @@ impl Reader<'_> {
         specs
     }
 
-    fn check_query(&self, place: &Place, what: &str, text: &str) {
-        if let Err(error) = query::compile(text) {
+    fn check_query(&self, place: &Place, what: &str, text: &QueryText) {
+        if let Err(error) = text.compile() {
             self.problems.add(place, format!("{what}\n{}", error.render()));
         }
     }
@@ -324,41 +342,6 @@ fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     expanded
         .parse()
         .map_err(|_| format!("must be an address and a port, such as `127.0.0.1:9000` or `[::]:9000`, not `{text}`"))
-}
-
-/// `http(s)://host[:port][/path]`, its final slashes dropped.
-fn parse_base_url(text: &str) -> Result<String, String> {
-    let url = text.trim_end_matches('/');
-    let wrong = |why: &str| Err(format!("must be a URL such as `https://feeds.example.org`; `{text}` {why}"));
-    let Ok(parsed) = url.parse::<Uri>() else { return wrong("is none") };
-    if !matches!(parsed.scheme_str(), Some("http" | "https")) {
-        return wrong("does not begin with http:// or https://");
-    }
-    match parsed.authority() {
-        Some(authority) if authority.as_str().contains('@') => wrong("holds credentials"),
-        Some(authority) if !authority.host().is_empty() => match parsed.query() {
-            Some(_) => wrong("has a query"),
-            None if text.contains('#') => wrong("has a fragment"),
-            None => Ok(url.to_owned()),
-        },
-        _ => wrong("names no host"),
-    }
-}
-
-fn parse_api_root(text: &str) -> Result<String, String> {
-    let root = text.trim_matches('/');
-    let segment = |segment: &str| {
-        !segment.is_empty()
-            && !matches!(segment, "." | "..")
-            && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~'))
-    };
-    if RESERVED_ROOTS.contains(&root) {
-        return Err(format!("cannot be `{root}`, which is a path of TAXII discovery"));
-    }
-    if !root.split('/').all(segment) {
-        return Err(format!("must be letters, digits and `-_.~`, such as `threatintel`, not `{text}`"));
-    }
-    Ok(root.to_owned())
 }
 
 fn parse_location(text: &str) -> Result<String, String> {

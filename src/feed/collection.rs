@@ -35,6 +35,32 @@ impl Default for Options {
     }
 }
 
+/// What a collection holds, as written; the empty text means everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QueryText {
+    /// In XSOAR's query language.
+    Xsoar(String),
+    /// A SQL condition over the record's columns.
+    Sql(String),
+}
+
+impl QueryText {
+    /// The text as written.
+    pub fn as_str(&self) -> &str {
+        match self {
+            QueryText::Xsoar(text) | QueryText::Sql(text) => text,
+        }
+    }
+
+    /// Compiles the text in its language.
+    pub fn compile(&self) -> Result<Compiled, QueryError> {
+        match self {
+            QueryText::Xsoar(text) => query::compile(text),
+            QueryText::Sql(text) => query::compile_sql(text),
+        }
+    }
+}
+
 /// A collection as configured, before its id is known: that depends on the store's id space.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CollectionSpec {
@@ -46,8 +72,8 @@ pub struct CollectionSpec {
     pub alias: Option<String>,
     /// A pinned id; without it the id follows from the title.
     pub id: Option<String>,
-    /// What the collection holds; the empty text means everything.
-    pub query: String,
+    /// What the collection holds.
+    pub query: QueryText,
     /// Observable types served as `indicator` objects.
     pub indicator_types: IndicatorTypes,
 }
@@ -105,8 +131,8 @@ pub enum CollectionError {
 impl CollectionSpec {
     /// Compiles the query and settles the id.
     pub fn build(&self, ids: &IdSpace, options: &Options) -> Result<Collection, CollectionError> {
-        let query = query::compile(&self.query)
-            .map_err(|source| CollectionError::Query { title: self.title.clone(), source })?;
+        let query =
+            self.query.compile().map_err(|source| CollectionError::Query { title: self.title.clone(), source })?;
         let id = self.id.clone().unwrap_or_else(|| {
             let mut text = Vec::with_capacity(36);
             write_uuid(&ids.collection(&self.title), &mut text);
@@ -117,7 +143,7 @@ impl CollectionSpec {
             alias: self.alias.clone(),
             title: self.title.clone(),
             description: self.description.clone(),
-            query_text: self.query.clone(),
+            query_text: self.query.as_str().to_owned(),
             query,
             options: RenderOptions {
                 version: StixVersion::V21,

@@ -19,7 +19,7 @@ mod listen;
 mod negotiate;
 mod objects;
 mod observe;
-mod options;
+pub(crate) mod options;
 mod parameters;
 mod resource;
 mod router;

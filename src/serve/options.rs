@@ -4,6 +4,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use axum::http::Uri;
+
+/// Paths that TAXII discovery needs.
+const RESERVED_ROOTS: [&str; 2] = ["taxii", "taxii2"];
+
 /// Settings of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -104,4 +109,40 @@ impl Options {
     pub fn on_loopback(&self) -> bool {
         self.listen.ip().to_canonical().is_loopback()
     }
+}
+
+/// `http(s)://host[:port][/path]`, its final slashes dropped; the error finishes a sentence that begins with the key.
+pub(crate) fn parse_base_url(text: &str) -> Result<String, String> {
+    let url = text.trim_end_matches('/');
+    let wrong = |why: &str| Err(format!("must be a URL such as `https://feeds.example.org`; `{text}` {why}"));
+    let Ok(parsed) = url.parse::<Uri>() else { return wrong("is none") };
+    if !matches!(parsed.scheme_str(), Some("http" | "https")) {
+        return wrong("does not begin with http:// or https://");
+    }
+    match parsed.authority() {
+        Some(authority) if authority.as_str().contains('@') => wrong("holds credentials"),
+        Some(authority) if !authority.host().is_empty() => match parsed.query() {
+            Some(_) => wrong("has a query"),
+            None if text.contains('#') => wrong("has a fragment"),
+            None => Ok(url.to_owned()),
+        },
+        _ => wrong("names no host"),
+    }
+}
+
+/// One or more path segments without the slashes at their ends; the error finishes a sentence that begins with the key.
+pub(crate) fn parse_api_root(text: &str) -> Result<String, String> {
+    let root = text.trim_matches('/');
+    let segment = |segment: &str| {
+        !segment.is_empty()
+            && !matches!(segment, "." | "..")
+            && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~'))
+    };
+    if RESERVED_ROOTS.contains(&root) {
+        return Err(format!("cannot be `{root}`, which is a path of TAXII discovery"));
+    }
+    if !root.split('/').all(segment) {
+        return Err(format!("must be letters, digits and `-_.~`, such as `threatintel`, not `{text}`"));
+    }
+    Ok(root.to_owned())
 }
