@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::CliError;
 use crate::config::{Config, LogFormat};
-use crate::feed::collection::{Catalog, CollectionSpec};
+use crate::feed::collection::{Catalog, CollectionSpec, QueryText};
 use crate::model::kind::StixType;
 use crate::store::{Store, StoreOptions};
 
@@ -61,7 +61,7 @@ fn default_collections() -> Vec<CollectionSpec> {
         description: Some(description.to_owned()),
         alias: Some(alias.to_owned()),
         id: None,
-        query: query.to_owned(),
+        query: QueryText::Xsoar(query.to_owned()),
         indicator_types: StixType::ALL.iter().copied().filter(|_| as_indicators).collect(),
     };
     vec![

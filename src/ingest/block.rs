@@ -172,12 +172,12 @@ impl Rows<'_> {
         }
     }
 
-    fn record(&mut self, element: Element<'_>, text: &str, line: u64) -> Result<(), String> {
+    fn record(&mut self, mut element: Element<'_>, text: &str, line: u64) -> Result<(), String> {
         let is_stix = element.has(Key::Type) && element.has(Key::Id);
         match self.options.format {
             Some(Format::Stix) => stix::append(self, &element, text, line),
             _ if element.has(Key::IndicatorType) => xsoar::append(self, element, text, line),
-            _ if element.has(Key::EntityA) && element.has(Key::EntityB) => edge::append(self, &element, line),
+            _ if element.has(Key::EntityA) && element.has(Key::EntityB) => edge::append(self, &mut element, line),
             Some(Format::Xsoar) => Err("not an XSOAR indicator (no `indicator_type`)".to_owned()),
             _ if is_stix => stix::append(self, &element, text, line),
             _ => Err("neither an XSOAR indicator (no `indicator_type`) nor a STIX object (no `type` and `id`)".to_owned()),

@@ -117,7 +117,7 @@ fn matches_of(pattern: &str) -> Result<Vec<InputSpec>, InputError> {
     let paths = glob::glob(pattern).map_err(|source| InputError::Pattern { pattern: pattern.to_owned(), source })?;
     let mut files = Vec::new();
     for path in paths {
-        let path = path.map_err(|error| InputError::List { path: error.path().to_owned(), source: error.into_error() })?;
+        let path = path.map_err(|error| InputError::List { path: error.path().to_owned(), source: error.into() })?;
         if path.is_file() && !path.to_string_lossy().ends_with(REJECTED_SUFFIX) {
             files.push(path);
         }

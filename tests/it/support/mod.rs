@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use serde_json::{Value, json};
 use taxiway::feed::api::{Body, Feed, FeedError, Filters, Given, Page, PageRequest, Shape};
-use taxiway::feed::collection::{Catalog, Collection, CollectionSpec, Options};
+use taxiway::feed::collection::{Catalog, Collection, CollectionSpec, Options, QueryText};
 use taxiway::feed::{FeedOptions, StoreFeed};
 use taxiway::ingest::{self, DecodeOptions, Importer, Input, Summary};
 use taxiway::model::time::Timestamp;
@@ -61,7 +61,7 @@ pub fn spec(title: &str, query: &str) -> CollectionSpec {
         description: None,
         alias: None,
         id: None,
-        query: query.to_owned(),
+        query: QueryText::Xsoar(query.to_owned()),
         indicator_types: Default::default(),
     }
 }
