@@ -492,7 +492,7 @@ fn packed_inputs_are_unpacked_member_by_member() {
 
 #[test]
 fn cut_off_archives_give_what_they_hold_and_an_error() {
-    let text = lines(50_000);
+    let text = lines(20_000);
     let packed = [
         (Compression::Gzip, gzip(text.as_bytes())),
         (Compression::Zstd, zstd::encode_all(text.as_bytes(), 1).unwrap()),
@@ -504,7 +504,7 @@ fn cut_off_archives_give_what_they_hold_and_an_error() {
         };
         assert_eq!(found, compression);
         let rows: usize = blocks.iter().map(|block| block.batch.num_rows()).sum();
-        assert!(rows > 1_000 && rows < 50_000, "{rows}");
+        assert!(rows > 1_000 && rows < 20_000, "{rows}");
         assert_eq!(line, rows as u64 + 1);
         assert!(blocks.iter().all(|block| block.rejects.is_empty()));
     }
@@ -512,13 +512,13 @@ fn cut_off_archives_give_what_they_hold_and_an_error() {
 
 #[test]
 fn blocks_come_in_order_and_a_refusal_stops_them() {
-    let text = lines(120_000);
+    let text = lines(40_000);
     let (blocks, result) = decode_all("x", text.as_bytes(), &options());
     result.unwrap();
-    assert!(blocks.len() > 3);
+    assert!(blocks.len() >= 3);
     let found: Vec<u64> = blocks.iter().flat_map(|block| block.lines.clone()).collect();
-    assert_eq!(found, (1..=120_000).collect::<Vec<u64>>());
-    assert_eq!(blocks.iter().map(|block| block.read).sum::<u64>(), 120_000);
+    assert_eq!(found, (1..=40_000).collect::<Vec<u64>>());
+    assert_eq!(blocks.iter().map(|block| block.read).sum::<u64>(), 40_000);
 
     let input = Input::from_reader("x", None, std::io::Cursor::new(text.into_bytes())).unwrap();
     let mut seen = 0;
