@@ -117,7 +117,8 @@ proptest! {
                 break;
             }
         }
-        let word = |score: &u8| json!([["unknown", "benign", "anomalous-activity", "malicious-activity"][usize::from(*score)]]).to_string();
+        let words = ["unknown", "benign", "anomalous-activity", "malicious-activity"];
+        let word = |score: &u8| json!([words[usize::from(*score)]]).to_string();
         let expected: BTreeMap<String, String> = model.iter().map(|(value, score)| (value.clone(), word(score))).collect();
         prop_assert_eq!(held, expected);
     }
