@@ -1,1 +1,211 @@
-//! config
+//! Configuration: `taxiway.toml`, with `TAXIWAY_…` environment variables over it, made into each module's options.
+//!
+//! The file becomes a tree whose every value knows its place (`raw`); the variables are laid over it; `validate` reads the
+//! tree and collects *every* problem, with its place, before it gives up. `taxiway.example.toml` documents all keys.
+
+mod raw;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::feed::collection::{CollectionSpec, Options as FeedOptions};
+use crate::model::ids::IdScheme;
+use crate::serve::Options as ServeOptions;
+
+/// The file read when none is named and it is there.
+pub const DEFAULT_FILE: &str = "taxiway.toml";
+
+/// Everything configuration decides. `Config::default()` is an empty file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// The file it came from, if any.
+    pub file: Option<PathBuf>,
+    /// The server.
+    pub serve: ServeOptions,
+    /// The store.
+    pub store: StoreOptions,
+    /// What holds for all collections.
+    pub feed: FeedOptions,
+    /// The collections; none configured is for the caller to fill.
+    pub collections: Vec<CollectionSpec>,
+    /// The log.
+    pub log: LogOptions,
+}
+
+/// Where records live and what is fixed when the store is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// Folder of the store.
+    pub location: PathBuf,
+    /// The customer string that ids are derived from; `None`: what the store has, or a new random one.
+    pub license_id: Option<String>,
+    /// How long superseded versions are kept.
+    pub history: Duration,
+    /// How ids of observables are made; `None`: what the store has, or the standard's.
+    pub id_scheme: Option<IdScheme>,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            location: PathBuf::from("taxiway-data"),
+            license_id: None,
+            history: Duration::from_secs(30 * 24 * 3600),
+            id_scheme: None,
+        }
+    }
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogOptions {
+    /// For people or for programs.
+    pub format: LogFormat,
+    /// Least severe level written.
+    pub level: LogLevel,
+}
+
+/// Form of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Severity of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Failures.
+    Error,
+    /// What may become one.
+    Warn,
+    /// Requests and changes of state.
+    #[default]
+    Info,
+    /// Refused requests and why.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl LogLevel {
+    /// The lower-case word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+        }
+    }
+}
+
+/// Where in the configuration something stands.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// In the file, both counted from 1.
+    File {
+        /// Line.
+        line: usize,
+        /// Character in the line.
+        column: usize,
+    },
+    /// In an environment variable of that name.
+    Variable(String),
+    /// In another file that the configuration names.
+    OtherFile(PathBuf),
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where.
+    pub place: Place,
+    /// What, and what to do about it.
+    pub text: String,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("read configuration `{}`", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The configuration has problems, all of which are here.
+    #[error(transparent)]
+    Invalid(#[from] Problems),
+}
+
+/// All that is wrong with a configuration, in the order of its text.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Problems {
+    /// The file, if there is one.
+    pub file: Option<PathBuf>,
+    /// At least one.
+    pub problems: Vec<Problem>,
+}
+
+impl std::error::Error for Problems {}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file.as_deref().unwrap_or(Path::new(DEFAULT_FILE)).display();
+        match self.problems.len() {
+            1 => f.write_str("the configuration has a problem")?,
+            count => write!(f, "the configuration has {count} problems")?,
+        }
+        for problem in &self.problems {
+            match &problem.place {
+                Place::File { line, column } => write!(f, "\n{file}:{line}:{column}: ")?,
+                Place::Variable(name) => write!(f, "\nenvironment variable {name}: ")?,
+                Place::OtherFile(path) => write!(f, "\n{}: ", path.display())?,
+            }
+            // Further lines, such as the caret under a query, stay together under the first.
+            f.write_str(&problem.text.replace('\n', "\n    "))?;
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Reads `file`, or else [`DEFAULT_FILE`] where there is one, and the process's environment.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let variables = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())));
+        Self::load_with(file, variables)
+    }
+
+    /// The same with a given environment, of which only `TAXIWAY_…` matters.
+    pub fn load_with(
+        file: Option<&Path>,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let (path, required) = file.map_or((Path::new(DEFAULT_FILE), false), |file| (file, true));
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => Some(text),
+            Err(error) if !required && error.kind() == io::ErrorKind::NotFound => None,
+            Err(source) => return Err(ConfigError::Read { file: path.to_owned(), source }),
+        };
+        let file = text.is_some().then(|| path.to_owned());
+        let invalid = |problems| Problems { file: file.clone(), problems };
+        let mut tree = raw::Tree::parse(text.as_deref().unwrap_or_default()).map_err(invalid)?;
+        tree.lay_over(variables);
+        let folder = file.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+        let config = validate::validate(&tree, folder).map_err(invalid)?;
+        Ok(Self { file, ..config })
+    }
+}

@@ -1,1 +1,183 @@
-//! render
+//! Record batches to STIX 2.1 and TAXII 2.1 bytes. Pure: no IO, no async, no state between calls.
+//!
+//! Columns are bound and the type of every row is decided once per batch; after that a row is a handful of copies into
+//! the caller's buffer. Objects come out as compact JSON, keys sorted by code point, so the same row always gives the
+//! same bytes. [`envelope`] frames them; objects know nothing of what surrounds them.
+//!
+//! What a row needs in order to be rendered is decided here alone: a row that lacks it is skipped and counted, never
+//! an error, so one bad record cannot break a page. Ingest keeps such rows out of the store.
+
+pub mod envelope;
+
+mod columns;
+mod encoder;
+mod indicator;
+mod manifest;
+mod sco;
+mod sdo;
+mod text;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::DataType;
+
+use crate::model::kind::StixType;
+
+pub use columns::{columns, indicator_columns, manifest_columns};
+pub use manifest::{Ids, manifest, versions};
+
+/// STIX version objects are written in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum StixVersion {
+    /// STIX 2.1.
+    #[default]
+    V21,
+}
+
+/// Whose rules objects follow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Profile {
+    /// The STIX standard's.
+    #[default]
+    Standard,
+}
+
+/// What objects look like; a property of the collection, the same for all of its pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct RenderOptions {
+    /// Version of the objects made from indicators; native objects keep theirs.
+    pub version: StixVersion,
+    /// Rules the objects follow.
+    pub profile: Profile,
+    /// Observable types served as `indicator` objects.
+    pub indicator_types: IndicatorTypes,
+}
+
+/// A set of observable types.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct IndicatorTypes(u64);
+
+impl IndicatorTypes {
+    /// Whether the set holds that type.
+    pub fn contains(self, stix_type: StixType) -> bool {
+        self.0 & (1 << stix_type as u8) != 0
+    }
+}
+
+/// Why a list is no set of observable types.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{name}` cannot be served as `indicator`; choose from {known}, or `all`")]
+pub struct NoIndicatorType {
+    name: String,
+    known: String,
+}
+
+impl IndicatorTypes {
+    /// Reads the names of observable types, as configuration lists them; `all` stands for every one.
+    pub fn parse(names: &[String]) -> Result<Self, NoIndicatorType> {
+        let every = || StixType::ALL.iter().copied().filter(|stix_type| stix_type.can_be_indicator());
+        let mut types = Vec::new();
+        for name in names {
+            match StixType::named(name).filter(|stix_type| stix_type.can_be_indicator()) {
+                Some(stix_type) => types.push(stix_type),
+                None if name == "all" => types.extend(every()),
+                None => {
+                    let known: Vec<String> = every().map(|stix_type| format!("`{}`", stix_type.as_str())).collect();
+                    return Err(NoIndicatorType { name: name.clone(), known: known.join(", ") });
+                }
+            }
+        }
+        Ok(types.into_iter().collect())
+    }
+}
+
+impl FromIterator<StixType> for IndicatorTypes {
+    /// Types that cannot be served as `indicator` (see [`StixType::can_be_indicator`]) are left out.
+    fn from_iter<I: IntoIterator<Item = StixType>>(types: I) -> Self {
+        let fitting = types.into_iter().filter(|stix_type| stix_type.can_be_indicator());
+        IndicatorTypes(fitting.fold(0, |bits, stix_type| bits | 1 << stix_type as u8))
+    }
+}
+
+/// What a call wrote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rendered {
+    /// Rows written.
+    pub written: usize,
+    /// Rows that lack what they need and were left out.
+    pub skipped: usize,
+}
+
+/// Why a batch cannot be rendered at all: the caller read the wrong columns.
+#[derive(Debug, thiserror::Error)]
+pub enum RenderError {
+    /// A column that rows of this batch need was not read.
+    #[error("the batch lacks column `{column}`; read every column that render::columns names")]
+    MissingColumn {
+        /// Its name.
+        column: &'static str,
+    },
+    /// A column has a type the schema does not give it.
+    #[error("column `{column}` is of type {found}; read it with the types of the record schema")]
+    ColumnType {
+        /// Its name.
+        column: &'static str,
+        /// The type it came with.
+        found: DataType,
+    },
+}
+
+/// Appends one JSON object per row, separated by commas; none at the ends. `ends` receives the offset in `out` just
+/// after each object written.
+pub fn objects(
+    batch: &RecordBatch,
+    options: &RenderOptions,
+    out: &mut Vec<u8>,
+    mut ends: Option<&mut Vec<usize>>,
+) -> Result<Rendered, RenderError> {
+    let mut encoder = encoder::Encoder::bind(batch, options)?;
+    Ok(list(batch.num_rows(), out, |row, out| {
+        encoder.object(row, out)?;
+        if let Some(ends) = ends.as_deref_mut() {
+            ends.push(out.len());
+        }
+        Some(())
+    }))
+}
+
+/// Appends one JSON object per row, each followed by a line feed.
+pub fn ndjson(batch: &RecordBatch, options: &RenderOptions, out: &mut Vec<u8>) -> Result<Rendered, RenderError> {
+    let mut encoder = encoder::Encoder::bind(batch, options)?;
+    let mut rendered = Rendered::default();
+    for row in 0..batch.num_rows() {
+        let start = out.len();
+        if encoder.object(row, out).is_some() {
+            out.push(b'\n');
+            rendered.written += 1;
+        } else {
+            out.truncate(start);
+            rendered.skipped += 1;
+        }
+    }
+    Ok(rendered)
+}
+
+/// Writes each row through `write`, commas between; a row for which it gives up leaves no trace.
+fn list(rows: usize, out: &mut Vec<u8>, mut write: impl FnMut(usize, &mut Vec<u8>) -> Option<()>) -> Rendered {
+    let mut rendered = Rendered::default();
+    for row in 0..rows {
+        let start = out.len();
+        if rendered.written > 0 {
+            out.push(b',');
+        }
+        if write(row, out).is_some() {
+            rendered.written += 1;
+        } else {
+            out.truncate(start);
+            rendered.skipped += 1;
+        }
+    }
+    rendered
+}
+
+#[cfg(test)]
+mod tests;

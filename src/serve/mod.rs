@@ -1,1 +1,33 @@
-//! serve
+//! TAXII 2.1 over axum and hyper.
+//!
+//! [`router`] is the whole service without a socket; [`bind`] and [`Bound::run`] put it on one. Every request passes, in
+//! this order: access log and request id, compression, error bodies, panic guard, concurrency limit, authentication,
+//! `Accept`, path, parameters. Errors travel as [`ServeError`] in the response's extensions and are written out in one
+//! place, so that a client never reads more than [`ServeError`]'s outside text while the log has the cause.
+//!
+//! What is bounded: URL and header size (by hyper), concurrent requests (a permit lives as long as the body), waiting
+//! password checks, time to read a request head, idle time, time to the first byte, time a client may leave bytes
+//! unread. Memory in flight belongs to the feed's own budget; here a request holds one chunk at most.
+
+pub mod auth;
+mod collections;
+mod connection;
+mod discovery;
+pub mod error;
+mod limits;
+mod listen;
+mod negotiate;
+mod objects;
+mod observe;
+pub(crate) mod options;
+mod parameters;
+mod resource;
+mod router;
+#[cfg(test)]
+mod tests;
+pub mod users;
+
+pub use error::{ServeError, StartError};
+pub use listen::{Bound, bind, shutdown_signal};
+pub use options::{AuthOptions, Limits, Options, TlsFiles};
+pub use router::{App, router};

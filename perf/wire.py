@@ -1,0 +1,78 @@
+"""What the measuring scripts share: a keep-alive connection that takes times, the server's memory, percentiles."""
+
+import http.client
+import json
+import time
+from urllib.parse import urlencode, urlsplit
+
+MEDIA = "application/taxii+json;version=2.1"
+
+
+class Answer:
+    """A whole answer; seconds run from the first byte sent to the first and the last byte received."""
+
+    def __init__(self, status, headers, body, first_byte, seconds):
+        self.status, self.headers, self.body = status, headers, body
+        self.first_byte, self.seconds = first_byte, seconds
+
+    def json(self):
+        return json.loads(self.body)
+
+
+class Server:
+    """One keep-alive connection. Nothing is parsed while the clock runs."""
+
+    def __init__(self, url, gzip=False, authorization=None):
+        self.connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=600)
+        self.connection.connect()
+        self.headers = {"Accept": MEDIA, "Accept-Encoding": "gzip" if gzip else "identity"}
+        if authorization:
+            self.headers["Authorization"] = authorization
+
+    def get(self, path, **params):
+        target = f"{path}?{urlencode(params)}" if params else path
+        started = time.perf_counter()
+        self.connection.request("GET", target, headers=self.headers)
+        answer = self.connection.getresponse()
+        first = answer.read(1)
+        first_byte = time.perf_counter() - started
+        body = first + answer.read()
+        seconds = time.perf_counter() - started
+        if answer.status != 200:
+            raise SystemExit(f"GET {target}: {answer.status} {body[:300]!r}")
+        return Answer(answer.status, answer.headers, body, first_byte, seconds)
+
+    def collection(self, title):
+        """Path of the collection of that title, with its last slash."""
+        root = urlsplit(self.get("/taxii2/").json()["api_roots"][0]).path
+        for entry in self.get(f"{root}collections/").json()["collections"]:
+            if entry["title"] == title:
+                return f"{root}collections/{entry['id']}/"
+        raise SystemExit(f"there is no collection `{title}`")
+
+
+def reset_peak(pid):
+    """From here on the peak of that process counts anew (Linux; a process of the same user)."""
+    if pid:
+        with open(f"/proc/{pid}/clear_refs", "w") as file:
+            file.write("5")
+
+
+def peak_mib(pid):
+    """Peak resident memory of that process since the last reset."""
+    if not pid:
+        return None
+    with open(f"/proc/{pid}/status") as file:
+        for line in file:
+            if line.startswith("VmHWM"):
+                return round(int(line.split()[1]) / 1024, 1)
+    return None
+
+
+def percentile(values, share):
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def milliseconds(seconds):
+    return round(seconds * 1000, 3)

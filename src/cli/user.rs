@@ -1,0 +1,122 @@
+//! `taxiway user`: who may read the feeds.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::config::{Config, ConfigError};
+use crate::serve::users::{UserError, UserFile};
+
+/// Manage the users who may read the feeds.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  taxiway user add alice\n  pass show taxiway/siem | taxiway user add siem --password-stdin"
+)]
+pub(crate) struct UserArgs {
+    /// Configuration file, for the place of the users file [default: taxiway.toml where there is one].
+    #[arg(long, value_name = "FILE", env = "TAXIWAY_CONFIG", global = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Add a user, or give one a new password. A running server takes it up within a second or two.
+    Add {
+        /// User name: no colon, no control characters.
+        name: String,
+        /// Read the password from the first line of standard input instead of asking for it.
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// List the user names.
+    List,
+    /// Remove a user.
+    Remove {
+        /// User name.
+        name: String,
+    },
+}
+
+/// Why the command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UserCommandError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Users(#[from] UserError),
+    #[error("read the password")]
+    ReadPassword { source: io::Error },
+    #[error("standard input is no terminal to ask for a password on; give it with `--password-stdin`")]
+    NoTerminal,
+    #[error("the two passwords differ; nothing was changed")]
+    PasswordsDiffer,
+    #[error("write to standard output")]
+    Output { source: io::Error },
+}
+
+/// Runs the command; what it prints goes to standard output.
+pub(crate) fn run(args: UserArgs) -> Result<(), UserCommandError> {
+    let config = Config::load(args.config.as_deref())?;
+    let path = &config.serve.auth.users;
+    let mut users = UserFile::load(path)?;
+    match args.action {
+        Action::Add { name, password_stdin } => {
+            let password = if password_stdin { first_line(io::stdin().lock())? } else { ask()? };
+            let done = if users.add(&name, &password)? { "changed the password of" } else { "added" };
+            print(&format!("{done} `{name}` in {}\n", path.display()))
+        }
+        Action::List => {
+            let names: String = users.list().map(|name| format!("{name}\n")).collect();
+            print(&names)
+        }
+        Action::Remove { name } => {
+            users.remove(&name)?;
+            print(&format!("removed `{name}` from {}\n", path.display()))
+        }
+    }
+}
+
+fn first_line(mut input: impl BufRead) -> Result<String, UserCommandError> {
+    let mut line = String::new();
+    input.read_line(&mut line).map_err(|source| UserCommandError::ReadPassword { source })?;
+    let end = line.trim_end_matches(['\r', '\n']).len();
+    line.truncate(end);
+    Ok(line)
+}
+
+/// Twice, unseen, from the terminal.
+fn ask() -> Result<String, UserCommandError> {
+    if !io::stdin().is_terminal() {
+        return Err(UserCommandError::NoTerminal);
+    }
+    let prompt = |text| rpassword::prompt_password(text).map_err(|source| UserCommandError::ReadPassword { source });
+    let password = prompt("Password: ")?;
+    if password != prompt("The same again: ")? {
+        return Err(UserCommandError::PasswordsDiffer);
+    }
+    Ok(password)
+}
+
+fn print(text: &str) -> Result<(), UserCommandError> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        // Whoever reads our output may stop early.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|source| UserCommandError::Output { source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_is_the_password() {
+        for (input, expected) in [("secret\n", "secret"), ("secret\r\nmore\n", "secret"), (" s p ", " s p "), ("", "")]
+        {
+            assert_eq!(first_line(input.as_bytes()).expect("reads"), expected, "{input:?}");
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Files that load, files that do not, and what is said about those.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::*;
+use crate::feed::collection::QueryText;
+use crate::model::kind::StixType;
+use crate::render::envelope::EmptyList;
+use crate::serve::TlsFiles;
+
+const EXAMPLE: &str = "taxiway.example.toml";
+
+fn load(file: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Config::load_with(Some(Path::new(file)), variables)
+}
+
+fn problems(result: Result<Config, ConfigError>) -> String {
+    match result {
+        Err(ConfigError::Invalid(problems)) => problems.to_string(),
+        other => panic!("no problems found: {other:?}"),
+    }
+}
+
+fn text(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let folder = tempfile::tempdir().expect("folder");
+    let file = folder.path().join("c.toml");
+    fs::write(&file, text).expect("write");
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Config::load_with(Some(&file), variables)
+}
+
+#[test]
+fn the_example_holds_the_defaults() {
+    let config = load(EXAMPLE, &[]).expect("the example is valid");
+    assert_eq!(config, Config { file: Some(PathBuf::from(EXAMPLE)), ..Config::default() });
+}
+
+#[test]
+fn the_example_holds_every_setting() {
+    let example = fs::read_to_string(EXAMPLE).expect("the example is there");
+    let uncommented: String = example
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(setting) if setting.starts_with(|c: char| c.is_ascii_lowercase() || c == '[') => {
+                format!("{setting}\n")
+            }
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let folder = tempfile::tempdir().expect("folder");
+    let file = folder.path().join("c.toml");
+    fs::write(folder.path().join("collections.json"), "{}").expect("write");
+    fs::write(&file, &uncommented).expect("write");
+    let config = Config::load_with(Some(&file), []).expect("every setting is known and its value valid");
+    assert_eq!(config.collections.len(), 1);
+
+    // Any setting the example forgot would be offered here: one unknown key per table lists what there can be.
+    let tables = ["", "store", "taxii", "xsoar_collections", "tls", "auth", "limits", "log"];
+    let tree: toml::Table = uncommented.parse().expect("TOML");
+    for table in tables {
+        let odd = if table.is_empty() { "qqq = 1".to_owned() } else { format!("[{table}]\nqqq = 1") };
+        let said = problems(text(&odd, &[]));
+        let offered = said.split_once("here can be: ").expect("a list of settings").1;
+        let written = if table.is_empty() { &tree } else { tree[table].as_table().expect("a table") };
+        for key in offered.lines().next().expect("a line").split(", ") {
+            assert!(written.contains_key(key), "`{key}` of [{table}] is missing in {EXAMPLE}");
+        }
+    }
+    let said = problems(text("[[collection]]\ntitle = \"x\"\nquery = \"\"\nqqq = 1", &[]));
+    let offered = said.split_once("here can be: ").expect("a list of settings").1;
+    let written = tree["collection"][0].as_table().expect("a table");
+    for key in offered.split(", ") {
+        assert!(
+            written.contains_key(key) || example.contains(&format!("\n# {key} = ")),
+            "`{key}` of [[collection]] is missing in {EXAMPLE}"
+        );
+    }
+}
+
+#[test]
+fn a_full_file_reads_as_written() {
+    let config = load("tests/config/good/full.toml", &[]).expect("valid");
+    let folder = Path::new("tests/config/good");
+    assert_eq!(config.serve.listen.to_string(), "127.0.0.1:8443");
+    assert_eq!(config.serve.base_url.as_deref(), Some("https://feeds.example.org/intel"));
+    assert_eq!(config.serve.api_root, "feeds");
+    assert_eq!((config.serve.title.as_str(), config.serve.description.as_deref()), ("Feeds", Some("Ours")));
+    let tls = TlsFiles { cert: folder.join("server.crt"), key: PathBuf::from("/etc/ssl/server.key") };
+    assert_eq!(config.serve.tls, Some(tls));
+    assert_eq!(config.serve.auth.users, folder.join("users.json"));
+    assert_eq!((config.serve.auth.anonymous, config.serve.auth.anonymous_off_loopback), (Some(true), true));
+    assert_eq!(config.serve.limits.concurrent_requests, 10);
+    assert_eq!(config.serve.limits.request_timeout, Duration::from_millis(500));
+    assert_eq!(config.store.location, folder.join("store"));
+    assert_eq!(config.store.license_id.as_deref(), Some("test"));
+    assert_eq!(config.store.history, Duration::from_secs(14 * 86_400));
+    assert_eq!(config.store.id_scheme, Some(IdScheme::Xsoar));
+    assert_eq!((config.feed.page_size, config.feed.max_page_size), (500, 5000));
+    assert_eq!((config.feed.empty_objects, config.feed.hide_query), (EmptyList::Written, true));
+    assert_eq!(config.log, LogOptions { format: LogFormat::Json, level: LogLevel::Warn });
+
+    let titles: Vec<&str> = config.collections.iter().map(|spec| spec.title.as_str()).collect();
+    assert_eq!(titles, ["AllIPs", "All", "Sql", "Zebras", "Apes", "Everything"]);
+    let ips = &config.collections[0];
+    assert_eq!(ips.alias.as_deref(), Some("ips"));
+    assert_eq!(ips.id.as_deref(), Some("1cd9cb8e-9a0d-4c5c-a7e3-1d7f3f0a6a51"));
+    assert!(ips.indicator_types.contains(StixType::Ipv6Addr) && !ips.indicator_types.contains(StixType::Url));
+    assert_eq!(config.collections[2].query, QueryText::Sql("type = 'IP' and score = 3".to_owned()));
+    assert!(config.collections[1].indicator_types.contains(StixType::Url));
+    let (apes, everything) = (&config.collections[4], &config.collections[5]);
+    assert_eq!((apes.query.as_str(), apes.description.as_deref()), ("tags:ape", Some("Tagged by hand")));
+    assert_eq!((everything.query.as_str(), everything.description.as_deref()), ("", None));
+}
+
+/// Every `tests/config/bad/*.toml` gives the text of the `.txt` beside it; `UPDATE=1` rewrites those.
+#[test]
+fn bad_files_give_all_their_problems() {
+    let mut seen = 0;
+    for entry in fs::read_dir("tests/config/bad").expect("folder") {
+        let path = entry.expect("entry").path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        seen += 1;
+        let said = problems(load(path.to_str().expect("UTF-8"), &[])) + "\n";
+        let expected = path.with_extension("txt");
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&expected, &said).expect("write");
+        }
+        let expected = fs::read_to_string(&expected).expect("the expected text is there");
+        assert_eq!(said, expected, "{}", path.display());
+    }
+    assert!(seen >= 4);
+}
+
+#[test]
+fn variables_win_over_the_file() {
+    let file = "listen = \"127.0.0.1:1\"\n[store]\nlocation = \"file-store\"\nhistory = \"1d\"\n";
+    let variables = [
+        ("TAXIWAY_LISTEN", "127.0.0.1:2"),
+        ("TAXIWAY_STORE__LOCATION", "env-store"),
+        ("TAXIWAY_TAXII__PAGE_SIZE", "7"),
+        ("TAXIWAY_TAXII__HIDE_QUERY", "true"),
+        ("TAXIWAY_CONFIG", "/elsewhere.toml"),
+        ("PATH", "/bin"),
+    ];
+    let config = text(file, &variables).expect("valid");
+    assert_eq!(config.serve.listen.port(), 2);
+    assert_eq!(config.store.location, PathBuf::from("env-store"));
+    assert_eq!(config.serve.auth.users, PathBuf::from("env-store/users.json"));
+    assert_eq!(config.store.history, Duration::from_secs(86_400));
+    assert_eq!((config.feed.page_size, config.feed.hide_query), (7, true));
+}
+
+#[test]
+fn bad_variables_are_named() {
+    let variables = [
+        ("TAXIWAY_LISTNE", "127.0.0.1:2"),
+        ("TAXIWAY_STORE__HISTORY", "long"),
+        ("TAXIWAY_TAXII__PAGE_SIZE", "many"),
+        ("TAXIWAY_COLLECTION", "x"),
+        ("TAXIWAY_LOG", "json"),
+    ];
+    let said = problems(text("", &variables));
+    let expected = [
+        "environment variable TAXIWAY_LISTNE: there is no setting `listne`; did you mean `listen`?",
+        "environment variable TAXIWAY_STORE__HISTORY: `store.history` must be a time span such as `90s`, `15m`, `12h` or \
+         `30d`, not `long`",
+        "environment variable TAXIWAY_TAXII__PAGE_SIZE: `taxii.page_size` must be a whole number from 1 to 10000000, not \
+         `many`",
+        "environment variable TAXIWAY_COLLECTION: `collection` can be set in the file only",
+        "environment variable TAXIWAY_LOG: `log` must be a table, not `json`",
+    ];
+    for line in expected {
+        assert!(said.lines().any(|said| said == line), "{line}\n---\n{said}");
+    }
+    assert_eq!(said.lines().count(), 1 + expected.len(), "{said}");
+}
+
+#[test]
+fn a_named_file_must_be_there() {
+    let missing = load("tests/config/not-there.toml", &[]);
+    assert!(matches!(missing, Err(ConfigError::Read { .. })), "{missing:?}");
+}

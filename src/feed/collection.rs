@@ -1,0 +1,209 @@
+//! Collections: what configuration says of one, what the feed needs of it, and the catalogue of all.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::model::ids::{IdSpace, write_uuid};
+use crate::query::{self, Compiled, QueryError};
+use crate::render::envelope::EmptyList;
+use crate::render::{IndicatorTypes, Profile, RenderOptions, StixVersion};
+
+/// What holds for every collection of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Items in a page when the client names no limit.
+    pub page_size: u64,
+    /// Most items in a page; larger limits are cut to it.
+    pub max_page_size: u64,
+    /// Rendering profile.
+    pub profile: Profile,
+    /// Form of an empty answer.
+    pub empty_objects: EmptyList,
+    /// Leave the query text out of the collection resource.
+    pub hide_query: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            page_size: 10_000,
+            max_page_size: 1_000_000,
+            profile: Profile::Standard,
+            empty_objects: EmptyList::Omitted,
+            hide_query: false,
+        }
+    }
+}
+
+/// What a collection holds, as written; the empty text means everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QueryText {
+    /// In XSOAR's query language.
+    Xsoar(String),
+    /// A SQL condition over the record's columns.
+    Sql(String),
+}
+
+impl QueryText {
+    /// The text as written.
+    pub fn as_str(&self) -> &str {
+        match self {
+            QueryText::Xsoar(text) | QueryText::Sql(text) => text,
+        }
+    }
+
+    /// Compiles the text in its language.
+    pub fn compile(&self) -> Result<Compiled, QueryError> {
+        match self {
+            QueryText::Xsoar(text) => query::compile(text),
+            QueryText::Sql(text) => query::compile_sql(text),
+        }
+    }
+}
+
+/// A collection as configured, before its id is known: that depends on the store's id space.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CollectionSpec {
+    /// Shown to people, and what the id is derived from.
+    pub title: String,
+    /// Shown to people.
+    pub description: Option<String>,
+    /// A readable name that stands for the id in paths.
+    pub alias: Option<String>,
+    /// A pinned id; without it the id follows from the title.
+    pub id: Option<String>,
+    /// What the collection holds.
+    pub query: QueryText,
+    /// Observable types served as `indicator` objects.
+    pub indicator_types: IndicatorTypes,
+}
+
+/// A collection ready to be served.
+#[derive(Clone, Debug)]
+pub struct Collection {
+    /// UUID text.
+    pub id: String,
+    /// Stands for the id in paths.
+    pub alias: Option<String>,
+    /// Shown to people.
+    pub title: String,
+    /// Shown to people.
+    pub description: Option<String>,
+    /// The query as configured.
+    pub query_text: String,
+    /// The query, compiled.
+    pub query: Compiled,
+    /// How its rows become objects.
+    pub options: RenderOptions,
+    /// Form of an empty answer.
+    pub empty_objects: EmptyList,
+    /// Leave the query text out of the collection resource.
+    pub hide_query: bool,
+    /// Items in a page when the client names no limit.
+    pub page_size: u64,
+    /// Most items in a page.
+    pub max_page_size: u64,
+}
+
+/// Why collections cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectionError {
+    /// The query does not compile.
+    #[error("collection `{title}` has a bad query\n{}", source.render())]
+    Query {
+        /// Title of the collection.
+        title: String,
+        /// Where and why.
+        source: QueryError,
+    },
+    /// Two collections cannot be told apart.
+    #[error("collections `{first}` and `{second}` share the name `{name}`; give one of them another id or alias")]
+    Ambiguous {
+        /// The id or alias.
+        name: String,
+        /// Title of the one.
+        first: String,
+        /// Title of the other.
+        second: String,
+    },
+}
+
+impl CollectionSpec {
+    /// Compiles the query and settles the id.
+    pub fn build(&self, ids: &IdSpace, options: &Options) -> Result<Collection, CollectionError> {
+        let query =
+            self.query.compile().map_err(|source| CollectionError::Query { title: self.title.clone(), source })?;
+        let id = self.id.clone().unwrap_or_else(|| {
+            let mut text = Vec::with_capacity(36);
+            write_uuid(&ids.collection(&self.title), &mut text);
+            String::from_utf8(text).unwrap_or_default()
+        });
+        Ok(Collection {
+            id,
+            alias: self.alias.clone(),
+            title: self.title.clone(),
+            description: self.description.clone(),
+            query_text: self.query.as_str().to_owned(),
+            query,
+            options: RenderOptions {
+                version: StixVersion::V21,
+                profile: options.profile,
+                indicator_types: self.indicator_types,
+            },
+            empty_objects: options.empty_objects,
+            hide_query: options.hide_query,
+            page_size: options.page_size,
+            max_page_size: options.max_page_size,
+        })
+    }
+}
+
+/// All collections of a server.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    ordered: Vec<Arc<Collection>>,
+    by_name: HashMap<String, usize>,
+}
+
+impl Catalog {
+    /// Orders the collections; no id or alias may stand for two of them.
+    pub fn new(collections: Vec<Collection>) -> Result<Self, CollectionError> {
+        let mut ordered: Vec<Arc<Collection>> = collections.into_iter().map(Arc::new).collect();
+        ordered.sort_by(|a, b| a.id.cmp(&b.id));
+        let mut by_name: HashMap<String, usize> = HashMap::new();
+        for (position, collection) in ordered.iter().enumerate() {
+            for name in [Some(&collection.id), collection.alias.as_ref()].into_iter().flatten() {
+                let other = by_name.insert(name.clone(), position).and_then(|earlier| ordered.get(earlier));
+                if let Some(other) = other {
+                    return Err(CollectionError::Ambiguous {
+                        name: name.clone(),
+                        first: other.title.clone(),
+                        second: collection.title.clone(),
+                    });
+                }
+            }
+        }
+        Ok(Self { ordered, by_name })
+    }
+
+    /// The collection with that id (in any case) or alias.
+    pub fn get(&self, name: &str) -> Option<&Arc<Collection>> {
+        let position = self.by_name.get(name).or_else(|| self.by_name.get(&name.to_ascii_lowercase()))?;
+        self.ordered.get(*position)
+    }
+
+    /// Ascending by id, the order TAXII interoperability tests ask for.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Collection>> {
+        self.ordered.iter()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ordered.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ordered.is_empty()
+    }
+}

@@ -1,0 +1,393 @@
+//! The feed over a store: a collection and a page request in, page facts and a stream of bytes out.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use datafusion::execution::context::SessionContext;
+use datafusion::logical_expr::{Expr, col, lit};
+use lru::LruCache;
+use parking_lot::{Mutex, RwLock};
+use roaring::RoaringBitmap;
+use tokio::sync::Semaphore;
+
+use crate::feed::api::{Body, Feed, FeedError, Filters, Page, PageRequest, Shape, Versions};
+use crate::feed::collection::{Catalog, Collection};
+use crate::feed::cursor::{self, Cursor};
+use crate::feed::matching::{MatchIndex, Predicate};
+use crate::feed::plan::{Plan, Scope};
+use crate::feed::stream::{self, Job};
+use crate::model::kind::StixType;
+use crate::model::schema::{column, kind_value};
+use crate::model::time::Timestamp;
+use crate::render::{self, envelope};
+use crate::runtime::{BufferPool, CpuPool};
+use crate::store::{Snapshot, Store, StoreError};
+
+/// Most values of one filter.
+const MOST_VALUES: usize = 1_000;
+/// Compiled conditions kept at hand.
+const PREDICATES: usize = 10_000;
+
+/// How much the feed may use.
+#[derive(Debug, Clone)]
+pub struct FeedOptions {
+    /// Threads that plan and render; 0: one per core.
+    pub threads: usize,
+    /// Memory for match bitmaps.
+    pub match_index_bytes: usize,
+    /// Slices of about a thousand objects that may be rendered ahead, over all requests.
+    pub slices_ahead: usize,
+}
+
+impl Default for FeedOptions {
+    fn default() -> Self {
+        FeedOptions { threads: 0, match_index_bytes: 256 << 20, slices_ahead: 64 }
+    }
+}
+
+/// The feed over a store. Clones share everything.
+#[derive(Clone)]
+pub struct StoreFeed {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Store,
+    catalog: RwLock<Arc<Catalog>>,
+    pool: CpuPool,
+    buffers: BufferPool,
+    ahead: Arc<Semaphore>,
+    index: MatchIndex,
+    predicates: Mutex<LruCache<String, Predicate>>,
+    context: SessionContext,
+    cursor_key: [u8; 32],
+}
+
+impl std::fmt::Debug for StoreFeed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "StoreFeed({:?})", self.shared.store)
+    }
+}
+
+/// What a request comes down to, once its cursor is read.
+struct Walk {
+    snapshot: Arc<Snapshot>,
+    asked: Timestamp,
+    after: Option<Timestamp>,
+    skip: u64,
+    filters: Filters,
+    fingerprint: u64,
+}
+
+impl StoreFeed {
+    /// A feed that serves `catalog` from `store`.
+    pub fn new(store: Store, catalog: Catalog, options: &FeedOptions) -> Result<Self, StoreError> {
+        let pool = CpuPool::new(options.threads)
+            .map_err(|source| StoreError::Io { action: "start threads for", path: store.location().to_owned(), source })?;
+        let context = SessionContext::new();
+        for function in crate::query::functions() {
+            context.register_udf(function);
+        }
+        Ok(StoreFeed {
+            shared: Arc::new(Shared {
+                cursor_key: store.cursor_key()?,
+                store,
+                catalog: RwLock::new(Arc::new(catalog)),
+                buffers: BufferPool::new(options.slices_ahead + pool.threads(), 8 << 20),
+                pool,
+                ahead: Arc::new(Semaphore::new(options.slices_ahead)),
+                index: MatchIndex::new(options.match_index_bytes),
+                predicates: Mutex::new(LruCache::new(NonZeroUsize::MIN.saturating_add(PREDICATES - 1))),
+                context,
+            }),
+        })
+    }
+
+    /// The store behind it.
+    pub fn store(&self) -> &Store {
+        &self.shared.store
+    }
+
+    /// Number of objects that a collection serves now. Blocks: for commands, not for servers.
+    pub fn count_blocking(&self, collection: &Arc<Collection>) -> Result<u64, FeedError> {
+        self.shared.pool.run_blocking(|| self.shared.count(collection))
+    }
+}
+
+#[async_trait]
+impl Feed for StoreFeed {
+    fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&self.shared.catalog.read())
+    }
+
+    async fn page(&self, collection: &Arc<Collection>, shape: Shape, request: PageRequest) -> Result<Page, FeedError> {
+        let (shared, planned_for) = (Arc::clone(&self.shared), Arc::clone(collection));
+        let planned = self.shared.pool.run(move || shared.plan(&planned_for, shape, &request)).await;
+        let planned = planned.map_err(|source| FeedError::Internal { what: "plan a page", source: Box::new(source) })??;
+        Ok(self.shared.start(collection, shape, planned))
+    }
+}
+
+struct Planned {
+    plan: Plan,
+    next: Option<String>,
+    /// Where a client stands when the page is empty.
+    resume: Option<Timestamp>,
+}
+
+impl Shared {
+    fn plan(&self, collection: &Collection, shape: Shape, request: &PageRequest) -> Result<Planned, FeedError> {
+        for (name, values) in [("match[id]", request.filters.ids.len()), ("match[type]", request.filters.types.len())] {
+            if values > MOST_VALUES {
+                return Err(FeedError::TooManyValues { name, max: MOST_VALUES });
+            }
+        }
+        let walk = self.walk(collection, shape, request)?;
+        let prepared = self.prepare(collection, &walk)?;
+        let only = prepared.only(collection, &walk, request.object.as_deref())?;
+        if request.object.is_some() && only.as_ref().is_some_and(HashMap::is_empty) {
+            return Err(FeedError::UnknownObject { id: request.object.clone().unwrap_or_default() });
+        }
+        // The versions resource lists every version unless one is asked for (TAXII 2.1 §5.8).
+        let every = Versions::All;
+        let versions = if shape == Shape::Versions { &every } else { &walk.filters.versions };
+        let scope = Scope {
+            snapshot: &walk.snapshot,
+            index: &self.index,
+            fixed: &prepared.fixed,
+            clocked: prepared.clocked.as_ref(),
+            versions,
+            exact: prepared.exact.as_ref(),
+            only: only.as_ref(),
+        };
+        let limit = request.limit.unwrap_or(collection.page_size).min(collection.max_page_size);
+        let plan = Plan::page(&scope, walk.after, walk.skip, limit).map_err(unreadable)?;
+        if request.object.is_some() && plan.rows == 0 && walk.filters == Filters::default() && request.next.is_none() {
+            // It is in the store, but not (any more) in this collection.
+            return Err(FeedError::UnknownObject { id: request.object.clone().unwrap_or_default() });
+        }
+        let next = plan.last.filter(|_| plan.more).map(|after| {
+            let cursor = Cursor {
+                fingerprint: walk.fingerprint,
+                after,
+                snapshot: walk.snapshot.version(),
+                asked: walk.asked,
+                object: request.object.clone(),
+                filters: walk.filters.clone(),
+            };
+            cursor.encode(&self.cursor_key)
+        });
+        let resume = walk.after.filter(|_| request.next.is_some());
+        Ok(Planned { plan, next, resume })
+    }
+
+    /// Reads the cursor, or starts a new walk on the newest version.
+    fn walk(&self, collection: &Collection, shape: Shape, request: &PageRequest) -> Result<Walk, FeedError> {
+        let shape = format!("{shape:?}");
+        let options = format!("{:?}", collection.options);
+        let object = request.object.as_deref().unwrap_or_default();
+        let fingerprint = cursor::fingerprint(&[&collection.id, &collection.query_text, &options, &shape, object]);
+        let newest = self.store.snapshot().map_err(unreadable)?;
+        let mut fresh = Walk {
+            snapshot: newest,
+            asked: self.store.now(),
+            after: request.filters.added_after,
+            skip: 0,
+            filters: request.filters.clone(),
+            fingerprint,
+        };
+        let Some(next) = &request.next else { return Ok(fresh) };
+        if !next.is_empty() && next.len() <= 12 && next.bytes().all(|byte| byte.is_ascii_digit()) {
+            // A consumer that resumes from XSOAR sends the offset it was given there.
+            fresh.skip = next.parse().map_err(|_| FeedError::BadCursor { reason: "it is no number" })?;
+            return Ok(fresh);
+        }
+        let cursor = Cursor::decode(next, &self.cursor_key, fingerprint)?;
+        cursor.check(&request.filters, request.given)?;
+        // When the version has expired, the walk goes on in the newest one: what changed meanwhile comes later in the log.
+        let snapshot = self.store.snapshot_at(cursor.snapshot).map_err(unreadable)?.unwrap_or(fresh.snapshot);
+        Ok(Walk { snapshot, asked: cursor.asked, after: Some(cursor.after), skip: 0, filters: cursor.filters, fingerprint })
+    }
+
+    fn prepare(&self, collection: &Collection, walk: &Walk) -> Result<Prepared, FeedError> {
+        let mut fixed = vec![self.predicate(&served(collection))?];
+        if !walk.filters.types.is_empty() {
+            fixed.push(self.predicate(&of_types(collection, &walk.filters.types))?);
+        }
+        if !walk.filters.spec_versions.is_empty() {
+            fixed.push(self.predicate(&of_spec_versions(&walk.filters.spec_versions))?);
+        }
+        let clocked = match collection.query.clocked(walk.asked) {
+            // It names the instant, so keeping it would only fill the cache.
+            Some(expr) => Some(Predicate::compile(&self.context, &expr)?),
+            None => None,
+        };
+        let exact = match &walk.filters.versions {
+            Versions::Some { exact, .. } => Some(Predicate::compile(&self.context, &of_versions(exact))?),
+            Versions::Last | Versions::All => None,
+        };
+        Ok(Prepared { fixed, clocked, exact })
+    }
+
+    fn predicate(&self, expr: &Expr) -> Result<Predicate, FeedError> {
+        let key = expr.to_string();
+        if let Some(predicate) = self.predicates.lock().get(&key) {
+            return Ok(predicate.clone());
+        }
+        let predicate = Predicate::compile(&self.context, expr)?;
+        self.predicates.lock().put(key, predicate.clone());
+        Ok(predicate)
+    }
+
+    fn start(&self, collection: &Collection, shape: Shape, planned: Planned) -> Page {
+        let Planned { plan, next, resume } = planned;
+        let list = if shape == Shape::Versions { envelope::List::Versions } else { envelope::List::Objects };
+        let head = envelope::Head { more: plan.more, next: next.as_deref() };
+        let mut bytes = Vec::with_capacity(1_024);
+        let body = if plan.rows == 0 {
+            envelope::empty(head, list, collection.empty_objects, &mut bytes);
+            Body::Whole(bytes.into())
+        } else {
+            envelope::open(head, list, &mut bytes);
+            let mut tail = Vec::new();
+            envelope::close(&mut tail);
+            let job = Job {
+                shape,
+                options: collection.options,
+                head: bytes.into(),
+                tail: Bytes::from(tail),
+                pool: self.pool.clone(),
+                buffers: self.buffers.clone(),
+                ahead: Arc::clone(&self.ahead),
+            };
+            Body::Stream(stream::body(job, plan.parts))
+        };
+        Page { first: plan.first.or(resume), last: plan.last.or(resume), more: plan.more, objects: plan.rows, body }
+    }
+
+    fn count(&self, collection: &Collection) -> Result<u64, FeedError> {
+        let snapshot = self.store.snapshot().map_err(unreadable)?;
+        let walk = Walk {
+            asked: self.store.now(),
+            after: None,
+            skip: 0,
+            filters: Filters::default(),
+            fingerprint: 0,
+            snapshot: Arc::clone(&snapshot),
+        };
+        let prepared = self.prepare(collection, &walk)?;
+        let scope = Scope {
+            snapshot: &snapshot,
+            index: &self.index,
+            fixed: &prepared.fixed,
+            clocked: prepared.clocked.as_ref(),
+            versions: &Versions::Last,
+            exact: None,
+            only: None,
+        };
+        Plan::page(&scope, None, 0, u64::MAX - 1).map(|plan| plan.rows).map_err(unreadable)
+    }
+}
+
+struct Prepared {
+    fixed: Vec<Predicate>,
+    clocked: Option<Predicate>,
+    exact: Option<Predicate>,
+}
+
+impl Prepared {
+    /// The rows of the ids asked for, by segment; `None` when no id was asked for.
+    fn only(&self, collection: &Collection, walk: &Walk, object: Option<&str>) -> Result<Option<HashMap<usize, RoaringBitmap>>, FeedError> {
+        let ids = match object {
+            Some(object) => vec![object],
+            None if walk.filters.ids.is_empty() => return Ok(None),
+            None => walk.filters.ids.iter().map(String::as_str).collect(),
+        };
+        let mut rows: HashMap<usize, RoaringBitmap> = HashMap::new();
+        for id in ids {
+            for (segment, row) in walk.snapshot.rows_of_id(id).map_err(unreadable)? {
+                if served_as(&walk.snapshot, segment, row, collection, id)? && self.in_collection(&walk.snapshot, segment, row)? {
+                    rows.entry(segment).or_default().insert(row);
+                }
+            }
+        }
+        Ok(Some(rows))
+    }
+
+    fn in_collection(&self, snapshot: &Snapshot, segment: usize, row: u32) -> Result<bool, FeedError> {
+        let Some(view) = snapshot.segments().get(segment) else { return Ok(false) };
+        for predicate in &self.fixed {
+            // One row is tested by itself: building a bitmap for it would scan the segment.
+            let batches = view.segment.read(std::slice::from_ref(&(row..row + 1)), predicate.columns(), 1).map_err(unreadable)?;
+            for batch in batches {
+                let batch = batch.map_err(unreadable)?;
+                if predicate.matches(&batch).map_err(unreadable)?.true_count() == 0 {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Whether a row is served under exactly this id in this collection.
+fn served_as(snapshot: &Snapshot, segment: usize, row: u32, collection: &Collection, id: &str) -> Result<bool, FeedError> {
+    let Some(view) = snapshot.segments().get(segment) else { return Ok(false) };
+    let mut text = Vec::with_capacity(64);
+    let columns = render::manifest_columns();
+    for batch in view.segment.read(std::slice::from_ref(&(row..row + 1)), columns, 1).map_err(unreadable)? {
+        let batch = batch.map_err(unreadable)?;
+        let ids = render::Ids::bind(&batch, &collection.options)
+            .map_err(|source| FeedError::Internal { what: "read an id", source: Box::new(source) })?;
+        ids.write(0, &mut text);
+    }
+    Ok(text == id.as_bytes())
+}
+
+fn unreadable(source: StoreError) -> FeedError {
+    FeedError::Store { what: "the store", source: Box::new(source) }
+}
+
+/// Rows of the collection's query that have a STIX form.
+fn served(collection: &Collection) -> Expr {
+    let has_form = col(column::STIX_TYPE).is_not_null();
+    match collection.query.fixed() {
+        Some(query) => has_form.and(query.clone()),
+        None => has_form,
+    }
+}
+
+/// `match[type]`: by the type an object is served as, so observables served as `indicator` count as that.
+fn of_types(collection: &Collection, types: &[String]) -> Expr {
+    let as_indicator: Vec<Expr> = StixType::ALL
+        .iter()
+        .filter(|stix_type| collection.options.indicator_types.contains(**stix_type))
+        .map(|stix_type| lit(stix_type.as_str()))
+        .collect();
+    let named = col(column::STIX_TYPE).in_list(types.iter().map(|name| lit(name.as_str())).collect(), false);
+    if as_indicator.is_empty() {
+        return named;
+    }
+    let turned = col(column::KIND).eq(lit(kind_value::INDICATOR)).and(col(column::STIX_TYPE).in_list(as_indicator, false));
+    let by_own_name = named.and(Expr::Not(Box::new(turned.clone())));
+    if types.iter().any(|name| name == StixType::Indicator.as_str()) { by_own_name.or(turned) } else { by_own_name }
+}
+
+/// `match[spec_version]`: native objects have one; indicators are written as 2.1.
+fn of_spec_versions(versions: &[String]) -> Expr {
+    let named = col(column::SPEC_VERSION).in_list(versions.iter().map(|version| lit(version.as_str())).collect(), false);
+    if versions.iter().any(|version| version == "2.1") { named.or(col(column::SPEC_VERSION).is_null()) } else { named }
+}
+
+/// `match[version]` with exact dates.
+fn of_versions(exact: &[Timestamp]) -> Expr {
+    let version = datafusion::functions::core::expr_fn::coalesce(vec![col(column::MODIFIED), col(column::CREATED), col(column::ADDED)]);
+    let instants = exact
+        .iter()
+        .map(|instant| lit(datafusion::common::ScalarValue::TimestampMicrosecond(Some(instant.0), Some("UTC".into()))))
+        .collect();
+    version.in_list(instants, false)
+}

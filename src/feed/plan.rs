@@ -1,0 +1,423 @@
+//! The page plan: which rows make a page, from bitmaps and narrow columns alone, before anything wide is read.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::TimestampMicrosecondType;
+use arrow::util::bit_iterator::BitIndexIterator;
+use roaring::RoaringBitmap;
+
+use crate::feed::api::Versions;
+use crate::feed::matching::{MatchIndex, Predicate, Rows};
+use crate::model::schema::column;
+use crate::model::time::Timestamp;
+use crate::store::{SegmentView, Snapshot, StoreError};
+
+/// Candidates are tested against a clocked condition so many at a time.
+const RESIDUAL_ROWS: usize = 8_192;
+
+/// What a page is taken from.
+#[derive(Debug)]
+pub(crate) struct Scope<'a> {
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) index: &'a MatchIndex,
+    /// All must hold; none of them looks at the clock.
+    pub(crate) fixed: &'a [Predicate],
+    /// Must hold as well, and depends on the time of asking.
+    pub(crate) clocked: Option<&'a Predicate>,
+    /// Which versions of a record.
+    pub(crate) versions: &'a Versions,
+    /// Holds for rows whose version is one of the exact ones asked for.
+    pub(crate) exact: Option<&'a Predicate>,
+    /// Only these rows, by segment, when ids were asked for.
+    pub(crate) only: Option<&'a HashMap<usize, RoaringBitmap>>,
+}
+
+/// The rows of a page.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    /// Runs of rows, in order.
+    pub(crate) parts: Vec<Part>,
+    pub(crate) rows: u64,
+    pub(crate) first: Option<Timestamp>,
+    pub(crate) last: Option<Timestamp>,
+    /// A further row follows.
+    pub(crate) more: bool,
+}
+
+/// Rows of one segment.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    pub(crate) view: SegmentView,
+    pub(crate) ranges: Vec<Range<u32>>,
+}
+
+impl Plan {
+    /// Plans at most `limit` rows added after `after`, leaving out the first `skip` of them.
+    pub(crate) fn page(scope: &Scope<'_>, after: Option<Timestamp>, mut skip: u64, limit: u64) -> Result<Plan, StoreError> {
+        let mut plan = Plan::default();
+        let history = History::of(scope)?;
+        for (position, view) in scope.snapshot.segments().iter().enumerate() {
+            if after.is_some_and(|after| view.segment.meta().last_added <= after.0) {
+                continue;
+            }
+            if scope.only.is_some_and(|only| !only.contains_key(&position)) {
+                continue;
+            }
+            let start = match after {
+                Some(after) => view.segment.first_row_after(after)?,
+                None => 0,
+            };
+            // One row beyond the page tells whether more follow.
+            let wanted = limit.saturating_add(1).saturating_sub(plan.rows).saturating_add(skip);
+            let mut ranges = rows_of(scope, &history, position, view, start, wanted)?;
+            skip -= drop_front(&mut ranges, skip);
+            let room = limit - plan.rows;
+            let found: u64 = ranges.iter().map(|range| range.len() as u64).sum();
+            if found > room {
+                cut(&mut ranges, room);
+                plan.more = true;
+            }
+            let kept = found.min(room);
+            if let (Some(first), Some(last)) = (ranges.first(), ranges.last()) {
+                if plan.first.is_none() {
+                    plan.first = Some(view.segment.added(first.start)?);
+                }
+                plan.last = Some(view.segment.added(last.end - 1)?);
+                plan.rows += kept;
+                plan.parts.push(Part { view: view.clone(), ranges });
+            }
+            if plan.more {
+                break;
+            }
+        }
+        Ok(plan)
+    }
+}
+
+/// Removes up to `count` rows from the front; says how many.
+fn drop_front(ranges: &mut Vec<Range<u32>>, count: u64) -> u64 {
+    let mut left = count;
+    ranges.retain_mut(|range| {
+        let gone = left.min(range.len() as u64);
+        range.start += gone as u32;
+        left -= gone;
+        range.start < range.end
+    });
+    count - left
+}
+
+/// Keeps the first `count` rows.
+fn cut(ranges: &mut Vec<Range<u32>>, count: u64) {
+    let mut left = count;
+    ranges.retain_mut(|range| {
+        let kept = left.min(range.len() as u64);
+        range.end = range.start + kept as u32;
+        left -= kept;
+        range.start < range.end
+    });
+}
+
+/// The first `wanted` rows of a segment from `start` on.
+fn rows_of(scope: &Scope<'_>, history: &History, position: usize, view: &SegmentView, start: u32, wanted: u64) -> Result<Vec<Range<u32>>, StoreError> {
+    let mut rows = fixed_rows(scope, view)?;
+    if let Some(only) = scope.only.and_then(|only| only.get(&position)) {
+        rows = Rows::Some(Arc::new(only.clone())).intersect(rows);
+    }
+    if let Some(exact) = scope.exact.filter(|_| !history.takes_newest(scope.versions)) {
+        // Rows outside the history have one version, which must be one of those asked for.
+        rows = rows.intersect(scope.index.rows(&view.segment, exact)?);
+    }
+    let hidden = history.hidden(position, view);
+    let mut taken = Taken { ranges: Vec::new(), rows: 0, wanted };
+    let candidates = Candidates { rows: &rows, hidden: &hidden, extra: history.shown.get(&position), next: start, end: view.segment.rows() };
+    match scope.clocked {
+        None => candidates.for_each_run(|run| taken.push(run))?,
+        Some(clocked) => {
+            let mut pending: Vec<Range<u32>> = Vec::new();
+            let mut pending_rows = 0;
+            candidates.for_each_run(|run| {
+                let mut run = run;
+                while !run.is_empty() {
+                    let here = run.len().min(RESIDUAL_ROWS - pending_rows);
+                    pending.push(run.start..run.start + here as u32);
+                    pending_rows += here;
+                    run.start += here as u32;
+                    if pending_rows == RESIDUAL_ROWS {
+                        pending_rows = 0;
+                        if !test(view, clocked, &std::mem::take(&mut pending), &mut taken)? {
+                            return Ok(false);
+                        }
+                    }
+                }
+                Ok(true)
+            })?;
+            test(view, clocked, &pending, &mut taken)?;
+        }
+    }
+    Ok(taken.ranges)
+}
+
+fn fixed_rows(scope: &Scope<'_>, view: &SegmentView) -> Result<Rows, StoreError> {
+    let mut rows = Rows::All;
+    for predicate in scope.fixed {
+        rows = rows.intersect(scope.index.rows(&view.segment, predicate)?);
+    }
+    Ok(rows)
+}
+
+struct Taken {
+    ranges: Vec<Range<u32>>,
+    rows: u64,
+    wanted: u64,
+}
+
+impl Taken {
+    /// Adds a run; `false` when enough is taken.
+    fn push(&mut self, run: Range<u32>) -> Result<bool, StoreError> {
+        let kept = (run.len() as u64).min(self.wanted - self.rows);
+        let run = run.start..run.start + kept as u32;
+        self.rows += kept;
+        match self.ranges.last_mut() {
+            Some(last) if last.end == run.start => last.end = run.end,
+            _ if run.is_empty() => {}
+            _ => self.ranges.push(run),
+        }
+        Ok(self.rows < self.wanted)
+    }
+}
+
+/// Keeps those of `ranges` for which the clocked condition holds; `false` when enough is taken.
+fn test(view: &SegmentView, clocked: &Predicate, ranges: &[Range<u32>], taken: &mut Taken) -> Result<bool, StoreError> {
+    if ranges.is_empty() {
+        return Ok(taken.rows < taken.wanted);
+    }
+    let mut numbers = ranges.iter().cloned().flatten();
+    for batch in view.segment.read(ranges, clocked.columns(), RESIDUAL_ROWS)? {
+        let batch = batch?;
+        let rows: Vec<u32> = numbers.by_ref().take(batch.num_rows()).collect();
+        let bits = clocked.matches(&batch)?;
+        let values = bits.values();
+        for bit in BitIndexIterator::new(values.values(), values.offset(), values.len()) {
+            if let Some(row) = rows.get(bit)
+                && !taken.push(*row..row + 1)?
+            {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(taken.rows < taken.wanted)
+}
+
+/// Matching rows of a segment from `next` on: those not hidden, and the extra ones.
+struct Candidates<'a> {
+    rows: &'a Rows,
+    hidden: &'a RoaringBitmap,
+    extra: Option<&'a RoaringBitmap>,
+    next: u32,
+    end: u32,
+}
+
+impl Candidates<'_> {
+    /// Calls `run` with runs of rows, in order, until it says `false`.
+    fn for_each_run(&self, mut run: impl FnMut(Range<u32>) -> Result<bool, StoreError>) -> Result<(), StoreError> {
+        if self.next >= self.end {
+            return Ok(());
+        }
+        match (self.rows, self.extra) {
+            (Rows::All, None) => {
+                let mut at = self.next;
+                for hidden in self.hidden.range(self.next..self.end) {
+                    if hidden > at && !run(at..hidden)? {
+                        return Ok(());
+                    }
+                    at = hidden + 1;
+                }
+                if at < self.end {
+                    run(at..self.end)?;
+                }
+            }
+            (Rows::Some(rows), None) => {
+                let visible = rows.range(self.next..self.end).filter(|row| !self.hidden.contains(*row));
+                runs(visible, run)?;
+            }
+            (rows, Some(extra)) => {
+                let mut shown = match rows {
+                    Rows::All => RoaringBitmap::from_iter(self.next..self.end),
+                    Rows::Some(rows) => RoaringBitmap::clone(rows),
+                };
+                shown -= self.hidden;
+                shown |= extra;
+                runs(shown.range(self.next..self.end), run)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn runs(rows: impl Iterator<Item = u32>, mut run: impl FnMut(Range<u32>) -> Result<bool, StoreError>) -> Result<(), StoreError> {
+    let mut current: Option<Range<u32>> = None;
+    for row in rows {
+        match &mut current {
+            Some(range) if range.end == row => range.end += 1,
+            _ => {
+                if let Some(done) = current.replace(row..row + 1)
+                    && !run(done)?
+                {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    if let Some(last) = current {
+        run(last)?;
+    }
+    Ok(())
+}
+
+/// Records with more than one version, when a request asks for other versions than the newest (TAXII 2.1 §3.4, `match[version]`).
+#[derive(Debug, Default)]
+struct History {
+    active: bool,
+    /// Rows of records with several versions: decided by `shown`, not by the general rule.
+    decided: HashMap<usize, RoaringBitmap>,
+    /// Those of them that are served.
+    shown: HashMap<usize, RoaringBitmap>,
+}
+
+#[derive(Clone, Copy)]
+struct Version {
+    segment: usize,
+    row: u32,
+    version: i64,
+    live: bool,
+}
+
+impl History {
+    fn of(scope: &Scope<'_>) -> Result<Self, StoreError> {
+        if *scope.versions == Versions::Last {
+            return Ok(History::default());
+        }
+        let mut history = History { active: true, ..History::default() };
+        let views = scope.snapshot.segments();
+        let fixed = views.iter().map(|view| fixed_rows(scope, view)).collect::<Result<Vec<Rows>, _>>()?;
+        let keys = multi_version_keys(scope)?;
+        let mut groups: Vec<Vec<Version>> = vec![Vec::new(); keys.len()];
+        for found in scope.snapshot.find_keys(&keys)? {
+            if let (Some(group), Some(fixed)) = (groups.get_mut(found.position), fixed.get(found.segment)) {
+                // A version that the query leaves out is no version of this collection.
+                if fixed.contains(found.row) {
+                    group.push(Version { segment: found.segment, row: found.row, version: 0, live: found.live });
+                } else {
+                    history.decided.entry(found.segment).or_default().insert(found.row);
+                }
+            }
+        }
+        read_versions(scope.snapshot, &mut groups)?;
+        for group in &mut groups {
+            for version in group.iter() {
+                history.decided.entry(version.segment).or_default().insert(version.row);
+            }
+            // A record whose newest version left the collection has left it whole.
+            if group.iter().any(|version| version.live) {
+                for chosen in choose(group, scope.versions) {
+                    history.shown.entry(chosen.segment).or_default().insert(chosen.row);
+                }
+            }
+        }
+        if let Some(only) = scope.only {
+            for (segment, rows) in &mut history.shown {
+                match only.get(segment) {
+                    Some(only) => *rows &= only,
+                    None => rows.clear(),
+                }
+            }
+        }
+        Ok(history)
+    }
+
+    /// Whether records with a single version are served without looking at it.
+    fn takes_newest(&self, versions: &Versions) -> bool {
+        match versions {
+            Versions::Last | Versions::All => true,
+            Versions::Some { first, last, .. } => *first || *last,
+        }
+    }
+
+    fn hidden(&self, position: usize, view: &SegmentView) -> Arc<RoaringBitmap> {
+        match self.decided.get(&position) {
+            Some(decided) if self.active => Arc::new(&*view.superseded | decided),
+            _ => Arc::clone(&view.superseded),
+        }
+    }
+}
+
+/// Identity keys of records that have a superseded version, sorted.
+fn multi_version_keys(scope: &Scope<'_>) -> Result<Vec<u64>, StoreError> {
+    let mut keys = Vec::new();
+    for (position, view) in scope.snapshot.segments().iter().enumerate() {
+        match scope.only {
+            None if view.superseded.is_empty() => {}
+            None => keys.extend(view.segment.keys_where(|row| view.superseded.contains(row))?),
+            Some(only) => {
+                if let Some(rows) = only.get(&position) {
+                    keys.extend(view.segment.keys_where(|row| rows.contains(row))?);
+                }
+            }
+        }
+    }
+    keys.sort_unstable();
+    keys.dedup();
+    Ok(keys)
+}
+
+/// Fills in when each version was made: its `modified`, else `created`, else when it was added.
+fn read_versions(snapshot: &Snapshot, groups: &mut [Vec<Version>]) -> Result<(), StoreError> {
+    for (position, view) in snapshot.segments().iter().enumerate() {
+        let mut rows: Vec<u32> =
+            groups.iter().flatten().filter(|version| version.segment == position).map(|version| version.row).collect();
+        rows.sort_unstable();
+        rows.dedup();
+        if rows.is_empty() {
+            continue;
+        }
+        let ranges: Vec<Range<u32>> = rows.iter().map(|row| *row..row + 1).collect();
+        let mut made: HashMap<u32, i64> = HashMap::with_capacity(rows.len());
+        let mut numbers = rows.into_iter();
+        for batch in view.segment.read(&ranges, &[column::ADDED, column::CREATED, column::MODIFIED], RESIDUAL_ROWS)? {
+            let batch = batch?;
+            let [added, created, modified] = [0, 1, 2].map(|at| batch.column(at).as_primitive::<TimestampMicrosecondType>());
+            for at in 0..batch.num_rows() {
+                let source = [modified, created, added].into_iter().find(|column| column.is_valid(at));
+                if let (Some(row), Some(source)) = (numbers.next(), source) {
+                    made.insert(row, source.value(at));
+                }
+            }
+        }
+        for version in groups.iter_mut().flatten().filter(|version| version.segment == position) {
+            version.version = made.get(&version.row).copied().unwrap_or_default();
+        }
+    }
+    Ok(())
+}
+
+/// The versions of one record that are asked for. Of two rows with the same version the later one counts.
+fn choose(group: &mut Vec<Version>, versions: &Versions) -> Vec<Version> {
+    group.sort_by_key(|version| (version.version, version.segment, version.row));
+    group.reverse();
+    group.dedup_by_key(|version| version.version);
+    group.reverse();
+    match versions {
+        Versions::Last => group.last().copied().into_iter().collect(),
+        Versions::All => group.clone(),
+        Versions::Some { first, last, exact } => {
+            let newest = group.len().saturating_sub(1);
+            let wanted = |at: usize, version: &Version| {
+                (*first && at == 0) || (*last && at == newest) || exact.contains(&Timestamp(version.version))
+            };
+            group.iter().enumerate().filter(|(at, version)| wanted(*at, version)).map(|(_, version)| *version).collect()
+        }
+    }
+}

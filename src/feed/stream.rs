@@ -1,0 +1,215 @@
+//! A planned page as bytes: slices rendered on all cores, sent in order, bounded in flight.
+//!
+//! A slice is about a thousand rows, cut where the store's data pages end, so that no page is decoded twice. Each request
+//! may always have one slice in work or waiting; further ones are rendered ahead only while permits are left. So a reader that
+//! does not read holds one slice, a lone fast reader has every core, and memory is at most
+//! `(requests + permits) × slice`, whatever the page size. A client that leaves drops the stream, and with it the work.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::feed::api::{FeedError, Shape};
+use crate::feed::plan::Part;
+use crate::model::kind::StixType;
+use crate::render::{self, RenderOptions, Rendered};
+use crate::runtime::{BufferPool, CpuPool};
+use crate::store::{PAGE_ROWS, SegmentView};
+
+/// Rows rendered at a time.
+const SLICE_ROWS: u32 = PAGE_ROWS as u32;
+
+/// Everything a page's body needs.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) shape: Shape,
+    pub(crate) options: RenderOptions,
+    pub(crate) head: Bytes,
+    pub(crate) tail: Bytes,
+    pub(crate) pool: CpuPool,
+    pub(crate) buffers: BufferPool,
+    pub(crate) ahead: Arc<Semaphore>,
+}
+
+/// One slice, rendered.
+struct Slice {
+    bytes: Bytes,
+    rendered: Rendered,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+type Pending = BoxFuture<'static, Result<Slice, FeedError>>;
+
+struct State {
+    job: Arc<Job>,
+    slices: VecDeque<Part>,
+    working: VecDeque<Pending>,
+    written: u64,
+    skipped: u64,
+    step: Step,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Step {
+    Head,
+    Objects,
+    Done,
+}
+
+/// The body of a page. Nothing follows an error.
+pub(crate) fn body(job: Job, parts: Vec<Part>) -> BoxStream<'static, Result<Bytes, FeedError>> {
+    let mut slices = VecDeque::new();
+    parts.into_iter().for_each(|part| cut(part, &mut slices));
+    let state = State { job: Arc::new(job), slices, working: VecDeque::new(), written: 0, skipped: 0, step: Step::Head };
+    stream::unfold(state, |mut state| async move { state.next().await.map(|item| (item, state)) }).boxed()
+}
+
+impl State {
+    async fn next(&mut self) -> Option<Result<Bytes, FeedError>> {
+        match self.step {
+            Step::Head => {
+                self.step = Step::Objects;
+                self.start_work();
+                Some(Ok(self.job.head.clone()))
+            }
+            Step::Done => None,
+            Step::Objects => loop {
+                self.start_work();
+                let Some(slice) = self.working.pop_front() else {
+                    self.step = Step::Done;
+                    if self.skipped > 0 {
+                        tracing::warn!(rows = self.skipped, "rows that cannot be rendered were left out of a page");
+                    }
+                    return Some(Ok(self.job.tail.clone()));
+                };
+                match slice.await {
+                    Ok(slice) => {
+                        self.skipped += slice.rendered.skipped as u64;
+                        if slice.rendered.written == 0 {
+                            continue;
+                        }
+                        let first = self.written == 0;
+                        self.written += slice.rendered.written as u64;
+                        // Slices begin with the comma that parts them from the one before.
+                        return Some(Ok(if first { slice.bytes.slice(1..) } else { slice.bytes }));
+                    }
+                    Err(error) => {
+                        self.step = Step::Done;
+                        self.working.clear();
+                        return Some(Err(error));
+                    }
+                }
+            },
+        }
+    }
+
+    /// Keeps one slice in work, and as many ahead as cores and permits allow.
+    fn start_work(&mut self) {
+        while !self.slices.is_empty() && self.working.len() <= self.job.pool.threads() {
+            let permit = if self.working.is_empty() {
+                None
+            } else {
+                match Arc::clone(&self.job.ahead).try_acquire_owned() {
+                    Ok(permit) => Some(permit),
+                    Err(_) => return,
+                }
+            };
+            let Some(part) = self.slices.pop_front() else { return };
+            let job = Arc::clone(&self.job);
+            let pool = self.job.pool.clone();
+            // A spawned task starts at once; a bare future would wait until it is polled.
+            let task = tokio::spawn(async move {
+                let done = pool.run(move || render_slice(&job, &part)).await;
+                let failed = |source: crate::runtime::Unfinished| FeedError::Internal { what: "render a page", source: Box::new(source) };
+                let (bytes, rendered) = done.map_err(failed)??;
+                Ok(Slice { bytes, rendered, _permit: permit })
+            });
+            let task = AbortOnDrop(task);
+            self.working.push_back(Box::pin(task.result()));
+        }
+    }
+}
+
+/// A task that ends with its owner, so that a client who leaves cancels the work.
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl<T> AbortOnDrop<Result<T, FeedError>> {
+    async fn result(mut self) -> Result<T, FeedError> {
+        match (&mut self.0).await {
+            Ok(result) => result,
+            Err(source) => Err(FeedError::Internal { what: "render a page", source: Box::new(source) }),
+        }
+    }
+}
+
+/// Cuts a part into slices that end where data pages end.
+fn cut(part: Part, slices: &mut VecDeque<Part>) {
+    let Part { view, ranges } = part;
+    let mut current: Vec<Range<u32>> = Vec::new();
+    let mut rows = 0;
+    for mut range in ranges {
+        while !range.is_empty() {
+            let to_page_end = SLICE_ROWS - range.start % SLICE_ROWS;
+            let take = to_page_end.min(range.len() as u32);
+            // A page boundary ends the slice once it is at least half full; scattered rows fill it up.
+            if rows + take > SLICE_ROWS {
+                slices.push_back(Part { view: view.clone(), ranges: std::mem::take(&mut current) });
+                rows = 0;
+            }
+            current.push(range.start..range.start + take);
+            rows += take;
+            range.start += take;
+        }
+    }
+    if !current.is_empty() {
+        slices.push_back(Part { view, ranges: current });
+    }
+}
+
+/// Reads and renders one slice: every object with a comma before it.
+fn render_slice(job: &Job, part: &Part) -> Result<(Bytes, Rendered), FeedError> {
+    let columns = columns_of(job.shape, &job.options, &part.view);
+    let unreadable = |source: crate::store::StoreError| FeedError::Store { what: "a page", source: Box::new(source) };
+    let mut filling = job.buffers.take();
+    let out = filling.bytes();
+    let mut total = Rendered::default();
+    for batch in part.view.segment.read(&part.ranges, &columns, SLICE_ROWS as usize).map_err(unreadable)? {
+        let batch = batch.map_err(unreadable)?;
+        let start = out.len();
+        out.push(b',');
+        let rendered = match job.shape {
+            Shape::Objects => render::objects(&batch, &job.options, out, None),
+            Shape::Manifest => render::manifest(&batch, &job.options, out),
+            Shape::Versions => render::versions(&batch, out),
+        };
+        let rendered = rendered.map_err(|source| FeedError::Internal { what: "render a page", source: Box::new(source) })?;
+        if rendered.written == 0 {
+            out.truncate(start);
+        }
+        total.written += rendered.written;
+        total.skipped += rendered.skipped;
+    }
+    Ok((filling.freeze(), total))
+}
+
+/// Only the columns that the types in this segment need; the original documents only where there are native objects.
+fn columns_of(shape: Shape, options: &RenderOptions, view: &SegmentView) -> Vec<&'static str> {
+    if shape != Shape::Objects {
+        return render::manifest_columns().to_vec();
+    }
+    let meta = view.segment.meta();
+    let types: Vec<StixType> = meta.types.keys().filter_map(|name| StixType::named(name)).collect();
+    if meta.natives == 0 { render::indicator_columns(options, Some(&types)) } else { render::columns(options, Some(&types)) }
+}

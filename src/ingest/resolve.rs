@@ -1,0 +1,553 @@
+//! What each record replaces.
+//!
+//! An indicator is (type, value): arriving again, nothing new is not written; something new is merged with what is there (sources and
+//! tags united, first seen the earlier, last seen the later, the fresher field otherwise) and becomes a new version at the end of the log.
+//! A native STIX object is its id, and `modified` its version: a newer one supersedes, an older one that arrives late goes straight
+//! into the history, an equal one is not written.
+//!
+//! The usual cases never touch a wide column: unknown keys are new, equal digests are unchanged. Only rows in between are read, and
+//! merged column by column.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListArray, ListBuilder, RecordBatch, StringArray, StringBuilder,
+    TimestampMicrosecondArray, UInt32Array,
+};
+use arrow::compute::kernels::cmp::not_distinct;
+use arrow::compute::kernels::zip::zip;
+use arrow::compute::{cast, concat_batches, interleave_record_batch, is_not_null, take_record_batch};
+use arrow::datatypes::{DataType, TimestampMicrosecondType};
+use serde_json::value::RawValue;
+
+use crate::model::schema::{self, column as c, kind_value};
+use crate::model::time::Timestamp;
+use crate::store::{NewRows, Snapshot, StoreError};
+
+/// Rows ready to be committed, and what became of the rest.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    pub(crate) rows: NewRows,
+    /// Positions in `rows` that are born superseded.
+    pub(crate) stale: Vec<u32>,
+    /// Rows of the snapshot that are replaced: segment, row.
+    pub(crate) superseded: Vec<(usize, u32)>,
+    pub(crate) new: u64,
+    pub(crate) changed: u64,
+    pub(crate) unchanged: u64,
+}
+
+/// Decides what becomes of the rows of one batch, given what the snapshot holds.
+pub(crate) fn resolve(snapshot: &Snapshot, rows: NewRows, now: Timestamp) -> Result<Resolved, StoreError> {
+    let count = rows.batch.num_rows() as u64;
+    let folded = fold_duplicates(rows)?;
+    let folded_away = count - folded.rows.batch.num_rows() as u64;
+    let mut resolved = against_snapshot(snapshot, folded, now)?;
+    resolved.unchanged += folded_away;
+    Ok(resolved)
+}
+
+/// Rows of a batch without repetitions: one row per indicator, one per version of a native object.
+struct Folded {
+    rows: NewRows,
+    /// Native objects that a newer version in the same batch replaces, by position.
+    stale: Vec<u32>,
+}
+
+fn fold_duplicates(rows: NewRows) -> Result<Folded, StoreError> {
+    let mut order: Vec<u32> = (0..rows.keys.len() as u32).collect();
+    order.sort_unstable_by_key(|row| (rows.keys[*row as usize], *row));
+    let repeats = order.windows(2).any(|pair| rows.keys[pair[0] as usize] == rows.keys[pair[1] as usize]);
+    if !repeats {
+        return Ok(Folded { rows, stale: Vec::new() });
+    }
+    let native = native_rows(&rows.batch);
+    let versions = version_times(&rows.batch);
+    let mut kept: Vec<(u32, u32)> = Vec::new();
+    let mut stale_rows: HashSet<u32> = HashSet::new();
+    let mut merging: Vec<Vec<u32>> = Vec::new();
+    for group in order.chunk_by(|a, b| rows.keys[*a as usize] == rows.keys[*b as usize]) {
+        let mut group: Vec<u32> = group.to_vec();
+        let mut seen = Vec::new();
+        group.retain(|row| {
+            let digest = rows.digests[*row as usize];
+            let first = !seen.contains(&digest);
+            if first && seen.len() < 64 {
+                seen.push(digest);
+            }
+            first
+        });
+        if native.value(group[0] as usize) {
+            group.sort_by_key(|row| (versions[*row as usize], *row));
+            // Of two rows with the same version the later one counts.
+            let mut newest_of_each: Vec<u32> = Vec::new();
+            for row in group {
+                match newest_of_each.last_mut() {
+                    Some(last) if versions[*last as usize] == versions[row as usize] => *last = row,
+                    _ => newest_of_each.push(row),
+                }
+            }
+            let newest = newest_of_each.len() - 1;
+            stale_rows.extend(&newest_of_each[..newest]);
+            kept.extend(newest_of_each.into_iter().map(|row| (row, row)));
+        } else if let [one] = group.as_slice() {
+            kept.push((*one, *one));
+        } else {
+            merging.push(group);
+        }
+    }
+    let mut pool = rows.batch;
+    let mut keys = rows.keys;
+    let mut digests = rows.digests;
+    merge_groups(&mut pool, &mut keys, &mut digests, merging, &mut kept)?;
+    // Input order, by each record's first appearance.
+    kept.sort_unstable_by_key(|(place, _)| *place);
+    let picked = UInt32Array::from_iter_values(kept.iter().map(|(_, row)| *row));
+    let stale = kept.iter().enumerate().filter(|(_, (_, row))| stale_rows.contains(row)).map(|(at, _)| at as u32).collect();
+    let rows = NewRows {
+        batch: take_record_batch(&pool, &picked)?,
+        keys: kept.iter().map(|(_, row)| keys[*row as usize]).collect(),
+        digests: kept.iter().map(|(_, row)| digests[*row as usize]).collect(),
+    };
+    Ok(Folded { rows, stale })
+}
+
+/// Merges neighbours until one row of each group is left: a tree, so that one key a million times costs twenty rounds.
+fn merge_groups(
+    pool: &mut RecordBatch,
+    keys: &mut Vec<u64>,
+    digests: &mut Vec<u64>,
+    mut groups: Vec<Vec<u32>>,
+    kept: &mut Vec<(u32, u32)>,
+) -> Result<(), StoreError> {
+    let places: Vec<u32> = groups.iter().map(|group| group.first().copied().unwrap_or_default()).collect();
+    while groups.iter().any(|group| group.len() > 1) {
+        let pairs: Vec<(u32, u32)> =
+            groups.iter().flat_map(|group| group.chunks_exact(2).map(|pair| (pair[0], pair[1]))).collect();
+        let older = take_record_batch(pool, &UInt32Array::from_iter_values(pairs.iter().map(|(older, _)| *older)))?;
+        let newer = take_record_batch(pool, &UInt32Array::from_iter_values(pairs.iter().map(|(_, newer)| *newer)))?;
+        let merged = merge(&older, &newer)?;
+        let base = pool.num_rows() as u32;
+        for (_, newer) in &pairs {
+            keys.push(keys[*newer as usize]);
+            digests.push(digests[*newer as usize]);
+        }
+        *pool = concat_batches(&schema::input_schema(), [&*pool, &merged.batch])?;
+        let mut next = base;
+        for group in &mut groups {
+            let odd = (group.len() % 2 == 1).then(|| group[group.len() - 1]);
+            let halves = group.len() / 2;
+            *group = (next..next + halves as u32).chain(odd).collect();
+            next += halves as u32;
+        }
+    }
+    kept.extend(groups.iter().zip(places).filter_map(|(group, place)| Some((place, *group.first()?))));
+    Ok(())
+}
+
+/// What to do with a row.
+#[derive(Clone, Copy, PartialEq)]
+enum Fate {
+    New,
+    Unchanged,
+    /// Compare with that row of the snapshot.
+    Compare { segment: usize, row: u32 },
+    /// An older version of a native object.
+    Late,
+}
+
+fn against_snapshot(snapshot: &Snapshot, folded: Folded, now: Timestamp) -> Result<Resolved, StoreError> {
+    let Folded { rows, stale } = folded;
+    let native = native_rows(&rows.batch);
+    let mut fates = vec![Fate::New; rows.keys.len()];
+    stale.iter().for_each(|row| fates[*row as usize] = Fate::Late);
+    find_known(snapshot, &rows, &native, &mut fates)?;
+
+    let compared: Vec<(u32, usize, u32)> = fates
+        .iter()
+        .enumerate()
+        .filter_map(|(at, fate)| match fate {
+            Fate::Compare { segment, row } => Some((at as u32, *segment, *row)),
+            _ => None,
+        })
+        .collect();
+    if compared.is_empty() && fates.iter().all(|fate| *fate == Fate::New) {
+        let new = rows.keys.len() as u64;
+        let rows = NewRows { batch: fill_in(rows.batch, now)?, ..rows };
+        return Ok(Resolved { rows, stale: Vec::new(), superseded: Vec::new(), new, changed: 0, unchanged: 0 });
+    }
+
+    let old = read_old(snapshot, &compared)?;
+    let incoming = take_record_batch(&rows.batch, &UInt32Array::from_iter_values(compared.iter().map(|(at, _, _)| *at)))?;
+    let same_record = same_identity(&old, &incoming)?;
+    let merged = merge(&old, &incoming)?;
+    let versions = (version_times(&old), version_times(&incoming));
+    let modified = bump_modified(&old, &incoming, now);
+    let mut merged_batch = merged.batch.clone();
+    replace_column(&mut merged_batch, c::MODIFIED, Arc::new(modified))?;
+
+    // Sources of the output: 0 the incoming rows, 1 the merged ones.
+    let filled = fill_in(rows.batch, now)?;
+    let mut picks: Vec<(usize, usize)> = Vec::new();
+    let mut out = Resolved {
+        rows: NewRows { batch: RecordBatch::new_empty(schema::input_schema()), keys: Vec::new(), digests: Vec::new() },
+        stale: Vec::new(),
+        superseded: Vec::new(),
+        new: 0,
+        changed: 0,
+        unchanged: 0,
+    };
+    let mut pair = 0;
+    for (at, fate) in fates.iter().enumerate() {
+        let place = out.rows.keys.len() as u32;
+        let pick = match fate {
+            Fate::New => {
+                out.new += 1;
+                Some((0, at))
+            }
+            Fate::Unchanged => {
+                out.unchanged += 1;
+                None
+            }
+            Fate::Late => {
+                out.new += 1;
+                out.stale.push(place);
+                Some((0, at))
+            }
+            Fate::Compare { segment, row } => {
+                let this = pair;
+                pair += 1;
+                if !same_record.value(this) {
+                    // Two identities with one hash: nothing of this record is known.
+                    out.new += 1;
+                    Some((0, at))
+                } else if native.value(at) {
+                    if versions.1[this] >= versions.0[this] {
+                        out.changed += 1;
+                        out.superseded.push((*segment, *row));
+                    } else {
+                        out.new += 1;
+                        out.stale.push(place);
+                    }
+                    Some((0, at))
+                } else if merged.changed.value(this) {
+                    out.changed += 1;
+                    out.superseded.push((*segment, *row));
+                    Some((1, this))
+                } else {
+                    out.unchanged += 1;
+                    None
+                }
+            }
+        };
+        if let Some(pick) = pick {
+            picks.push(pick);
+            out.rows.keys.push(rows.keys[at]);
+            out.rows.digests.push(rows.digests[at]);
+        }
+    }
+    // A late version takes its record's place in the history only: the newest row of the batch decides what is superseded.
+    out.rows.batch = interleave_record_batch(&[&filled, &merged_batch], &picks)?;
+    Ok(out)
+}
+
+/// Looks the keys up, and settles what digests alone can settle.
+fn find_known(snapshot: &Snapshot, rows: &NewRows, native: &BooleanArray, fates: &mut [Fate]) -> Result<(), StoreError> {
+    let mut order: Vec<u32> = (0..rows.keys.len() as u32).collect();
+    order.sort_unstable_by_key(|row| rows.keys[*row as usize]);
+    let sorted: Vec<u64> = order.iter().map(|row| rows.keys[*row as usize]).collect();
+    for found in snapshot.find_keys(&sorted)? {
+        let at = order[found.position] as usize;
+        let is_native = native.value(at);
+        let equal = rows.digests[at] == found.digest && (found.live || is_native);
+        if equal {
+            fates[at] = Fate::Unchanged;
+        } else if found.live && fates[at] == Fate::New {
+            fates[at] = Fate::Compare { segment: found.segment, row: found.row };
+        }
+    }
+    Ok(())
+}
+
+/// The rows to compare with, in the order of `compared`.
+fn read_old(snapshot: &Snapshot, compared: &[(u32, usize, u32)]) -> Result<RecordBatch, StoreError> {
+    let schema = schema::input_schema();
+    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    let mut wanted: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
+    for (_, segment, row) in compared {
+        wanted.entry(*segment).or_default().push(*row);
+    }
+    let mut batches = Vec::new();
+    let mut place: HashMap<(usize, u32), u32> = HashMap::with_capacity(compared.len());
+    for (segment, mut rows) in wanted {
+        rows.sort_unstable();
+        rows.dedup();
+        for row in &rows {
+            place.insert((segment, *row), place.len() as u32);
+        }
+        let mut ranges: Vec<Range<u32>> = Vec::new();
+        for row in rows {
+            match ranges.last_mut() {
+                Some(range) if range.end == row => range.end += 1,
+                _ => ranges.push(row..row + 1),
+            }
+        }
+        if let Some(view) = snapshot.segments().get(segment) {
+            for batch in view.segment.read(&ranges, &names, 8_192)? {
+                batches.push(batch?);
+            }
+        }
+    }
+    let all = concat_batches(&schema, &batches)?;
+    let indices = compared.iter().map(|(_, segment, row)| place.get(&(*segment, *row)).copied().unwrap_or_default());
+    Ok(take_record_batch(&all, &UInt32Array::from_iter_values(indices))?)
+}
+
+fn named<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, StoreError> {
+    Ok(batch.column(batch.schema_ref().index_of(name)?))
+}
+
+fn replace_column(batch: &mut RecordBatch, name: &str, array: ArrayRef) -> Result<(), StoreError> {
+    let mut columns = batch.columns().to_vec();
+    columns[batch.schema_ref().index_of(name)?] = array;
+    *batch = RecordBatch::try_new(batch.schema(), columns)?;
+    Ok(())
+}
+
+fn text(array: &ArrayRef) -> Result<StringArray, StoreError> {
+    Ok(cast(array, &DataType::Utf8)?.as_string::<i32>().clone())
+}
+
+/// Rows that are not indicators.
+fn native_rows(batch: &RecordBatch) -> BooleanArray {
+    let kinds = named(batch, c::KIND).and_then(text);
+    match kinds {
+        Ok(kinds) => BooleanArray::from_unary(&kinds, |kind| kind != kind_value::INDICATOR),
+        Err(_) => BooleanArray::from(vec![false; batch.num_rows()]),
+    }
+}
+
+/// When each native object's version was made: `modified`, else `created`; unknown counts as newest.
+fn version_times(batch: &RecordBatch) -> Vec<i64> {
+    let times = |name| batch.column_by_name(name).map(|array| array.as_primitive::<TimestampMicrosecondType>());
+    let (modified, created) = (times(c::MODIFIED), times(c::CREATED));
+    (0..batch.num_rows())
+        .map(|row| {
+            let valid = |column: &Option<&TimestampMicrosecondArray>| column.filter(|column| column.is_valid(row)).map(|column| column.value(row));
+            valid(&modified).or_else(|| valid(&created)).unwrap_or(i64::MAX)
+        })
+        .collect()
+}
+
+/// Whether pairs of rows are the same record, not just the same hash.
+fn same_identity(old: &RecordBatch, new: &RecordBatch) -> Result<BooleanArray, StoreError> {
+    let equal = |name| -> Result<BooleanArray, StoreError> { Ok(not_distinct(&text(named(old, name)?)?, &text(named(new, name)?)?)?) };
+    let indicator = arrow::compute::and(&equal(c::TYPE)?, &equal(c::VALUE)?)?;
+    let by_id = |batch: &RecordBatch, row: usize| -> Option<(Vec<u8>, Option<String>)> {
+        let ids = batch.column_by_name(c::ID)?.as_fixed_size_binary();
+        let whole = batch.column_by_name(c::STIX_ID)?.as_string::<i32>();
+        Some((ids.value(row).to_vec(), whole.is_valid(row).then(|| whole.value(row).to_owned())))
+    };
+    let native = (native_rows(old), native_rows(new));
+    Ok((0..old.num_rows())
+        .map(|row| {
+            Some(match (native.0.value(row), native.1.value(row)) {
+                (true, true) => by_id(old, row) == by_id(new, row),
+                (false, false) => indicator.value(row),
+                _ => false,
+            })
+        })
+        .collect())
+}
+
+/// Dates that every indicator has once it is in the store: when unknown, the time of the import.
+fn fill_in(mut batch: RecordBatch, now: Timestamp) -> Result<RecordBatch, StoreError> {
+    let created = named(&batch, c::CREATED)?.as_primitive::<TimestampMicrosecondType>().clone();
+    let modified = named(&batch, c::MODIFIED)?.as_primitive::<TimestampMicrosecondType>().clone();
+    if created.null_count() == 0 && modified.null_count() == 0 {
+        return Ok(batch);
+    }
+    let native = native_rows(&batch);
+    let mut created_filled = Vec::with_capacity(batch.num_rows());
+    let mut modified_filled = Vec::with_capacity(batch.num_rows());
+    for row in 0..batch.num_rows() {
+        let made = created.is_valid(row).then(|| created.value(row));
+        let changed = modified.is_valid(row).then(|| modified.value(row));
+        if native.value(row) {
+            created_filled.push(made);
+            modified_filled.push(changed);
+        } else {
+            let made = made.or(changed).unwrap_or(now.0);
+            created_filled.push(Some(made));
+            modified_filled.push(Some(changed.unwrap_or(made).max(made)));
+        }
+    }
+    let instants = |values: Vec<Option<i64>>| -> ArrayRef { Arc::new(TimestampMicrosecondArray::from(values).with_timezone("UTC")) };
+    replace_column(&mut batch, c::CREATED, instants(created_filled))?;
+    replace_column(&mut batch, c::MODIFIED, instants(modified_filled))?;
+    Ok(batch)
+}
+
+/// `modified` of changed indicators: the input's own if it rose, else now: a changed object must be a newer version (STIX 2.1 §3.6).
+fn bump_modified(old: &RecordBatch, new: &RecordBatch, now: Timestamp) -> TimestampMicrosecondArray {
+    let times = |batch: &RecordBatch| batch.column_by_name(c::MODIFIED).map(|array| array.as_primitive::<TimestampMicrosecondType>().clone());
+    let (before, given) = (times(old), times(new));
+    let of = |column: &Option<TimestampMicrosecondArray>, row: usize| column.as_ref().filter(|column| column.is_valid(row)).map(|column| column.value(row));
+    let now_ms = now.0 / 1_000 * 1_000;
+    let values: Int64Array = (0..old.num_rows())
+        .map(|row| match (of(&before, row), of(&given, row)) {
+            (Some(before), Some(given)) if given > before => Some(given),
+            (Some(before), _) => Some(now_ms.max(before + 1_000)),
+            (None, given) => given.or(Some(now_ms)),
+        })
+        .collect();
+    values.reinterpret_cast::<TimestampMicrosecondType>().with_timezone("UTC")
+}
+
+/// Pairs of rows, merged.
+struct Merged {
+    batch: RecordBatch,
+    /// Whether the merged row says anything that the older one did not.
+    changed: BooleanArray,
+}
+
+/// Merges pairs of rows of the same records: `older` was there first.
+fn merge(older: &RecordBatch, newer: &RecordBatch) -> Result<Merged, StoreError> {
+    let schema = schema::input_schema();
+    let fresh = fresher(older, newer)?;
+    let has_document = is_not_null(named(newer, c::DOCUMENT)?)?;
+    let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
+    let mut changed = vec![false; older.num_rows()];
+    for (position, field) in schema.fields().iter().enumerate() {
+        // Dictionaries of the two sides differ; plain text compares.
+        let plain = |array: &ArrayRef| -> Result<ArrayRef, StoreError> {
+            Ok(match field.data_type() {
+                DataType::Dictionary(_, _) => cast(array, &DataType::Utf8)?,
+                _ => Arc::clone(array),
+            })
+        };
+        let (old, new) = (plain(older.column(position))?, plain(newer.column(position))?);
+        let merged: ArrayRef = match field.name().as_str() {
+            // An object keeps its id and its birth for ever.
+            c::KIND | c::ID | c::INDICATOR_ID | c::STIX_ID | c::TYPE | c::VALUE | c::INBOX => Arc::clone(&old),
+            c::CREATED | c::STIX_TYPE => pick(&is_not_null(&old)?, &old, &new)?,
+            c::TAGS | c::SOURCE_BRANDS | c::SOURCE_INSTANCES => Arc::new(unite(old.as_list(), new.as_list())),
+            c::FIRST_SEEN => extreme(&old, &new, i64::min),
+            c::LAST_SEEN | c::SOURCE_MODIFIED | c::MODIFIED => extreme(&old, &new, i64::max),
+            c::CUSTOM => merge_json(old.as_string(), new.as_string(), &fresh),
+            // A full document says that there is no end; a bare value says nothing.
+            c::EXPIRATION => {
+                let authoritative = arrow::compute::and(&fresh, &arrow::compute::or(&is_not_null(&new)?, &has_document)?)?;
+                let take_old = arrow::compute::and(&arrow::compute::not(&authoritative)?, &is_not_null(&old)?)?;
+                let take_old = arrow::compute::or(&take_old, &arrow::compute::not(&arrow::compute::or(&is_not_null(&new)?, &authoritative)?)?)?;
+                pick(&take_old, &old, &new)?
+            }
+            _ => {
+                let new_wins = arrow::compute::and(&fresh, &is_not_null(&new)?)?;
+                let take_new = arrow::compute::or(&new_wins, &arrow::compute::is_null(&old)?)?;
+                pick(&take_new, &new, &old)?
+            }
+        };
+        let telling = !matches!(field.name().as_str(), c::MODIFIED | c::SOURCE_MODIFIED | c::DOCUMENT);
+        if telling {
+            note_changes(&old, &merged, &mut changed)?;
+        }
+        columns.push(match field.data_type() {
+            DataType::Dictionary(_, _) => cast(&merged, field.data_type())?,
+            _ => merged,
+        });
+    }
+    Ok(Merged { batch: RecordBatch::try_new(schema, columns)?, changed: BooleanArray::from(changed) })
+}
+
+fn pick(mask: &BooleanArray, truthy: &ArrayRef, falsy: &ArrayRef) -> Result<ArrayRef, StoreError> {
+    Ok(zip(mask, truthy, falsy)?)
+}
+
+/// Whether the newer row is at least as fresh: by what the inputs said of themselves; who says nothing speaks of now.
+fn fresher(older: &RecordBatch, newer: &RecordBatch) -> Result<BooleanArray, StoreError> {
+    let times = |batch: &RecordBatch| -> Result<TimestampMicrosecondArray, StoreError> {
+        Ok(named(batch, c::SOURCE_MODIFIED)?.as_primitive::<TimestampMicrosecondType>().clone())
+    };
+    let (old, new) = (times(older)?, times(newer)?);
+    Ok((0..old.len()).map(|row| Some(old.is_null(row) || new.is_null(row) || new.value(row) >= old.value(row))).collect())
+}
+
+fn extreme(old: &ArrayRef, new: &ArrayRef, choose: fn(i64, i64) -> i64) -> ArrayRef {
+    let (old, new) = (old.as_primitive::<TimestampMicrosecondType>(), new.as_primitive::<TimestampMicrosecondType>());
+    let values: TimestampMicrosecondArray = old
+        .iter()
+        .zip(new)
+        .map(|pair| match pair {
+            (Some(old), Some(new)) => Some(choose(old, new)),
+            (old, new) => old.or(new),
+        })
+        .collect();
+    Arc::new(values.with_timezone("UTC"))
+}
+
+/// The older list, then what only the newer one has.
+fn unite(old: &ListArray, new: &ListArray) -> ListArray {
+    let mut builder = ListBuilder::new(StringBuilder::new());
+    for row in 0..old.len() {
+        let items = |list: &ListArray| -> Vec<String> {
+            if list.is_null(row) {
+                return Vec::new();
+            }
+            list.value(row).as_string::<i32>().iter().flatten().map(str::to_owned).collect()
+        };
+        let mut all = items(old);
+        for item in items(new) {
+            if !all.contains(&item) {
+                all.push(item);
+            }
+        }
+        if all.is_empty() && old.is_null(row) {
+            builder.append_null();
+        } else {
+            all.iter().for_each(|item| builder.values().append_value(item));
+            builder.append(true);
+        }
+    }
+    builder.finish()
+}
+
+/// Custom fields, key by key; the fresher value wins.
+fn merge_json(old: &StringArray, new: &StringArray, fresh: &BooleanArray) -> ArrayRef {
+    let mut builder = StringBuilder::new();
+    for row in 0..old.len() {
+        let of = |side: &'_ StringArray| side.is_valid(row).then(|| side.value(row).to_owned());
+        match (of(old), of(new)) {
+            (Some(old), Some(new)) if old != new => {
+                let (base, over) = if fresh.value(row) { (old, new) } else { (new, old) };
+                builder.append_value(merge_objects(&base, &over).unwrap_or(over));
+            }
+            (old, new) => builder.append_option(old.or(new)),
+        }
+    }
+    Arc::new(builder.finish())
+}
+
+fn merge_objects(base: &str, over: &str) -> Option<String> {
+    let mut fields: BTreeMap<String, &RawValue> = serde_json::from_str(base).ok()?;
+    fields.extend(serde_json::from_str::<BTreeMap<String, &RawValue>>(over).ok()?);
+    serde_json::to_string(&fields).ok()
+}
+
+fn note_changes(old: &ArrayRef, merged: &ArrayRef, changed: &mut [bool]) -> Result<(), StoreError> {
+    if let (Some(old), Some(merged)) = (old.as_list_opt::<i32>(), merged.as_list_opt::<i32>()) {
+        for (row, changed) in changed.iter_mut().enumerate() {
+            // An empty list says as much as none.
+            let empty = |list: &ListArray| list.is_null(row) || list.value_length(row) == 0;
+            let same = (empty(old) && empty(merged)) || (old.is_valid(row) && merged.is_valid(row) && old.value(row).as_ref() == merged.value(row).as_ref());
+            *changed |= !same;
+        }
+        return Ok(());
+    }
+    let same = not_distinct(&old, &merged)?;
+    changed.iter_mut().enumerate().for_each(|(row, changed)| *changed |= !same.value(row));
+    Ok(())
+}
+

@@ -1,0 +1,381 @@
+//! Which columns rendering reads, and typed access to them.
+//!
+//! Every column is downcast once per batch. Text may come as the schema has it or as readers like to give it (plain,
+//! large, view, dictionary): the difference ends here.
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, FixedSizeBinaryArray, Int32Array, LargeStringArray, ListArray,
+    PrimitiveArray, RecordBatch, StringArray, StringViewArray,
+};
+use arrow::datatypes::{
+    ArrowPrimitiveType, DataType, Int8Type, Int16Type, Int32Type, TimeUnit, TimestampMicrosecondType,
+};
+
+use super::encoder::Shape;
+use super::{RenderError, RenderOptions};
+use crate::model::ids::Uuid16;
+use crate::model::kind::StixType;
+use crate::model::schema::{column as c, schema};
+use crate::model::time::Timestamp;
+
+type Names = &'static [&'static str];
+
+const IDENTITY: Names = &[c::KIND, c::STIX_TYPE, c::ID, c::STIX_ID];
+const DATES: Names = &[c::ADDED, c::CREATED, c::MODIFIED];
+const MANIFEST: Names =
+    &[c::ADDED, c::KIND, c::STIX_TYPE, c::ID, c::INDICATOR_ID, c::STIX_ID, c::SPEC_VERSION, c::CREATED, c::MODIFIED];
+
+/// The columns to read, in schema order, for rows whose `stix_type` is one of `types` (`None`: any), native objects
+/// among them. Where there are none, [`indicator_columns`] spares reading `document`, by far the widest.
+pub fn columns(options: &RenderOptions, types: Option<&[StixType]>) -> Vec<&'static str> {
+    named_by(shapes(options, types).chain([Shape::Native]))
+}
+
+/// The columns to read when every row is of kind `indicator`.
+pub fn indicator_columns(options: &RenderOptions, types: Option<&[StixType]>) -> Vec<&'static str> {
+    named_by(shapes(options, types))
+}
+
+/// The columns to read for [`manifest`](super::manifest), [`versions`](super::versions) and [`Ids`](super::Ids).
+pub fn manifest_columns() -> &'static [&'static str] {
+    MANIFEST
+}
+
+fn shapes(options: &RenderOptions, types: Option<&[StixType]>) -> impl Iterator<Item = Shape> {
+    types.unwrap_or(StixType::ALL).iter().map(|&stix_type| Shape::of_indicator(stix_type, options))
+}
+
+fn named_by(shapes: impl Iterator<Item = Shape>) -> Vec<&'static str> {
+    let mut names: Vec<&str> = IDENTITY.to_vec();
+    names.extend(shapes.flat_map(needs).flatten());
+    let schema = schema();
+    names.sort_by_key(|name| schema.index_of(name).ok());
+    names.dedup();
+    names
+}
+
+/// What a row of that shape is made of. Empty shapes need nothing, so they cost nothing to skip.
+fn needs(shape: Shape) -> [Names; 2] {
+    match shape {
+        Shape::Skip => [&[], &[]],
+        Shape::Native => [&[c::DOCUMENT], &[]],
+        Shape::Sco(stix_type) => [
+            &[c::VALUE],
+            match stix_type {
+                StixType::File => &[c::MD5, c::SHA1, c::SHA256, c::SHA512, c::SSDEEP],
+                StixType::WindowsRegistryKey => &[c::REGISTRY_VALUES],
+                StixType::UserAccount => &[c::ACCOUNT_TYPE, c::USER_ID],
+                StixType::AutonomousSystem => &[c::AS_NAME],
+                StixType::X509Certificate => &[c::SUBJECT, c::ISSUER, c::VALIDITY_NOT_BEFORE, c::VALIDITY_NOT_AFTER],
+                _ => &[],
+            },
+        ],
+        Shape::Indicator(_) => [
+            DATES,
+            &[
+                c::INDICATOR_ID,
+                c::VALUE,
+                c::SCORE,
+                c::EXPIRATION,
+                c::TAGS,
+                c::CONFIDENCE,
+                c::DESCRIPTION,
+                c::REVOKED,
+                c::KILL_CHAIN_PHASES,
+            ],
+        ],
+        Shape::Sdo(stix_type) => [
+            DATES,
+            match stix_type {
+                StixType::AttackPattern => {
+                    &[c::VALUE, c::TAGS, c::CONFIDENCE, c::DESCRIPTION, c::REVOKED, c::KILL_CHAIN_PHASES, c::MITRE_ID]
+                }
+                StixType::Infrastructure | StixType::Tool => {
+                    &[c::VALUE, c::TAGS, c::CONFIDENCE, c::DESCRIPTION, c::REVOKED, c::KILL_CHAIN_PHASES]
+                }
+                StixType::Malware => {
+                    &[c::VALUE, c::TAGS, c::CONFIDENCE, c::DESCRIPTION, c::REVOKED, c::KILL_CHAIN_PHASES, c::IS_FAMILY]
+                }
+                StixType::Report => {
+                    &[c::VALUE, c::TAGS, c::CONFIDENCE, c::DESCRIPTION, c::REVOKED, c::PUBLISHED, c::OBJECT_REFS]
+                }
+                StixType::Identity => {
+                    &[c::VALUE, c::TAGS, c::CONFIDENCE, c::DESCRIPTION, c::REVOKED, c::IDENTITY_CLASS]
+                }
+                _ => &[c::VALUE, c::TAGS, c::CONFIDENCE, c::DESCRIPTION, c::REVOKED],
+            },
+        ],
+    }
+}
+
+/// The columns of a batch, bound. A column that was not read, or holds nothing, gives nulls.
+pub(super) struct Bound<'a> {
+    pub(super) added: Times<'a>,
+    pub(super) kind: Text<'a>,
+    pub(super) stix_type: Text<'a>,
+    pub(super) id: Uuids<'a>,
+    pub(super) indicator_id: Uuids<'a>,
+    pub(super) stix_id: Text<'a>,
+    pub(super) spec_version: Text<'a>,
+    pub(super) value: Text<'a>,
+    pub(super) score: Integers<'a, Int8Type>,
+    pub(super) created: Times<'a>,
+    pub(super) modified: Times<'a>,
+    pub(super) expiration: Times<'a>,
+    pub(super) tags: Texts<'a>,
+    pub(super) confidence: Integers<'a, Int16Type>,
+    pub(super) description: Text<'a>,
+    pub(super) revoked: Booleans<'a>,
+    pub(super) mitre_id: Text<'a>,
+    pub(super) account_type: Text<'a>,
+    pub(super) user_id: Text<'a>,
+    pub(super) md5: Text<'a>,
+    pub(super) sha1: Text<'a>,
+    pub(super) sha256: Text<'a>,
+    pub(super) sha512: Text<'a>,
+    pub(super) ssdeep: Text<'a>,
+    pub(super) published: Times<'a>,
+    pub(super) is_family: Booleans<'a>,
+    pub(super) identity_class: Text<'a>,
+    pub(super) as_name: Text<'a>,
+    pub(super) registry_values: Text<'a>,
+    pub(super) subject: Text<'a>,
+    pub(super) issuer: Text<'a>,
+    pub(super) validity_not_before: Text<'a>,
+    pub(super) validity_not_after: Text<'a>,
+    pub(super) object_refs: Texts<'a>,
+    pub(super) kill_chain_phases: Texts<'a>,
+    pub(super) document: Text<'a>,
+}
+
+impl<'a> Bound<'a> {
+    pub(super) fn bind(batch: &'a RecordBatch) -> Result<Self, RenderError> {
+        Ok(Bound {
+            added: times(batch, c::ADDED)?,
+            kind: text(batch, c::KIND)?,
+            stix_type: text(batch, c::STIX_TYPE)?,
+            id: uuids(batch, c::ID)?,
+            indicator_id: uuids(batch, c::INDICATOR_ID)?,
+            stix_id: text(batch, c::STIX_ID)?,
+            spec_version: text(batch, c::SPEC_VERSION)?,
+            value: text(batch, c::VALUE)?,
+            score: integers(batch, c::SCORE)?,
+            created: times(batch, c::CREATED)?,
+            modified: times(batch, c::MODIFIED)?,
+            expiration: times(batch, c::EXPIRATION)?,
+            tags: texts(batch, c::TAGS)?,
+            confidence: integers(batch, c::CONFIDENCE)?,
+            description: text(batch, c::DESCRIPTION)?,
+            revoked: booleans(batch, c::REVOKED)?,
+            mitre_id: text(batch, c::MITRE_ID)?,
+            account_type: text(batch, c::ACCOUNT_TYPE)?,
+            user_id: text(batch, c::USER_ID)?,
+            md5: text(batch, c::MD5)?,
+            sha1: text(batch, c::SHA1)?,
+            sha256: text(batch, c::SHA256)?,
+            sha512: text(batch, c::SHA512)?,
+            ssdeep: text(batch, c::SSDEEP)?,
+            published: times(batch, c::PUBLISHED)?,
+            is_family: booleans(batch, c::IS_FAMILY)?,
+            identity_class: text(batch, c::IDENTITY_CLASS)?,
+            as_name: text(batch, c::AS_NAME)?,
+            registry_values: text(batch, c::REGISTRY_VALUES)?,
+            subject: text(batch, c::SUBJECT)?,
+            issuer: text(batch, c::ISSUER)?,
+            validity_not_before: text(batch, c::VALIDITY_NOT_BEFORE)?,
+            validity_not_after: text(batch, c::VALIDITY_NOT_AFTER)?,
+            object_refs: texts(batch, c::OBJECT_REFS)?,
+            kill_chain_phases: texts(batch, c::KILL_CHAIN_PHASES)?,
+            document: text(batch, c::DOCUMENT)?,
+        })
+    }
+
+    /// When the object came to be: `created`, else `modified`, else `added`.
+    pub(super) fn created(&self, row: usize) -> Option<Timestamp> {
+        self.created.get(row).or_else(|| self.modified.get(row)).or_else(|| self.added.get(row))
+    }
+
+    /// The object's version: `modified`, else `created`, else `added`; never before it came to be.
+    pub(super) fn version(&self, row: usize) -> Option<Timestamp> {
+        self.modified.get(row).max(self.created(row))
+    }
+}
+
+/// Checks that a batch holding rows of these shapes, and the named columns, was read whole.
+pub(super) fn require(batch: &RecordBatch, shapes: &[Shape]) -> Result<(), RenderError> {
+    require_named(batch, IDENTITY)?;
+    shapes.iter().flat_map(|&shape| needs(shape)).try_for_each(|names| require_named(batch, names))
+}
+
+pub(super) fn require_named(batch: &RecordBatch, names: Names) -> Result<(), RenderError> {
+    match names.iter().find(|name| batch.column_by_name(name).is_none()) {
+        Some(&column) => Err(RenderError::MissingColumn { column }),
+        None => Ok(()),
+    }
+}
+
+/// Text, in any of the forms Arrow has for it.
+#[derive(Clone, Copy)]
+pub(super) enum Text<'a> {
+    Absent,
+    Plain(&'a StringArray),
+    Large(&'a LargeStringArray),
+    View(&'a StringViewArray),
+    Dictionary { keys: &'a Int32Array, values: &'a StringArray },
+}
+
+impl<'a> Text<'a> {
+    fn of(array: &'a ArrayRef) -> Option<Self> {
+        Some(match array.data_type() {
+            DataType::Null => Text::Absent,
+            DataType::Utf8 => Text::Plain(array.as_string_opt()?),
+            DataType::LargeUtf8 => Text::Large(array.as_string_opt()?),
+            DataType::Utf8View => Text::View(array.as_string_view_opt()?),
+            DataType::Dictionary(..) => {
+                let dictionary = array.as_dictionary_opt::<Int32Type>()?;
+                Text::Dictionary { keys: dictionary.keys(), values: dictionary.values().as_string_opt()? }
+            }
+            _ => return None,
+        })
+    }
+
+    pub(super) fn get(&self, row: usize) -> Option<&'a str> {
+        match *self {
+            Text::Absent => None,
+            Text::Plain(array) => array.is_valid(row).then(|| array.value(row)),
+            Text::Large(array) => array.is_valid(row).then(|| array.value(row)),
+            Text::View(array) => array.is_valid(row).then(|| array.value(row)),
+            Text::Dictionary { keys, values } => {
+                let key = keys.is_valid(row).then(|| keys.value(row) as usize)?;
+                (key < values.len() && values.is_valid(key)).then(|| values.value(key))
+            }
+        }
+    }
+
+    /// What is written: text that is there and not empty.
+    pub(super) fn filled(&self, row: usize) -> Option<&'a str> {
+        self.get(row).filter(|text| !text.is_empty())
+    }
+
+    /// `of` of every row, computed once for each dictionary value.
+    pub(super) fn map<T: Copy>(&self, rows: usize, of: impl Fn(Option<&str>) -> T) -> Vec<T> {
+        match *self {
+            Text::Dictionary { keys, values } => {
+                let null = of(None);
+                let table: Vec<T> = values.iter().map(&of).collect();
+                keys.iter().map(|key| key.and_then(|key| table.get(key as usize)).copied().unwrap_or(null)).collect()
+            }
+            _ => (0..rows).map(|row| of(self.get(row))).collect(),
+        }
+    }
+}
+
+/// Lists of text.
+#[derive(Clone, Copy)]
+pub(super) struct Texts<'a>(Option<(&'a ListArray, Text<'a>)>);
+
+impl<'a> Texts<'a> {
+    /// The row's texts that are not null, blanks around them removed, empty ones left out.
+    pub(super) fn get(&self, row: usize) -> impl Iterator<Item = &'a str> + use<'a> {
+        let bound = self.0.filter(|(lists, _)| lists.is_valid(row));
+        bound.into_iter().flat_map(move |(lists, values)| {
+            let offsets = lists.value_offsets();
+            let range = offsets[row] as usize..offsets[row + 1] as usize;
+            range.filter_map(move |at| values.get(at)).map(str::trim).filter(|text| !text.is_empty())
+        })
+    }
+}
+
+/// Instants.
+#[derive(Clone, Copy)]
+pub(super) struct Times<'a>(Option<&'a PrimitiveArray<TimestampMicrosecondType>>);
+
+impl Times<'_> {
+    pub(super) fn get(&self, row: usize) -> Option<Timestamp> {
+        let array = self.0?;
+        array.is_valid(row).then(|| Timestamp(array.value(row)))
+    }
+}
+
+/// Numbers.
+#[derive(Clone, Copy)]
+pub(super) struct Integers<'a, T: ArrowPrimitiveType>(Option<&'a PrimitiveArray<T>>);
+
+impl<T: ArrowPrimitiveType> Integers<'_, T> {
+    pub(super) fn get(&self, row: usize) -> Option<T::Native> {
+        let array = self.0?;
+        array.is_valid(row).then(|| array.value(row))
+    }
+}
+
+/// Truth values; null is false.
+#[derive(Clone, Copy)]
+pub(super) struct Booleans<'a>(Option<&'a BooleanArray>);
+
+impl Booleans<'_> {
+    pub(super) fn get(&self, row: usize) -> bool {
+        self.0.is_some_and(|array| array.is_valid(row) && array.value(row))
+    }
+}
+
+/// UUIDs.
+#[derive(Clone, Copy)]
+pub(super) struct Uuids<'a>(Option<&'a FixedSizeBinaryArray>);
+
+impl<'a> Uuids<'a> {
+    pub(super) fn get(&self, row: usize) -> Option<&'a Uuid16> {
+        let array = self.0?;
+        array.is_valid(row).then(|| array.value(row))?.try_into().ok()
+    }
+}
+
+/// The column, unless it was not read or holds nulls only.
+fn filled<'a>(batch: &'a RecordBatch, column: &'static str) -> Option<&'a ArrayRef> {
+    batch
+        .column_by_name(column)
+        .filter(|array| array.null_count() < array.len() && array.data_type() != &DataType::Null)
+}
+
+fn bound<'a, T>(
+    batch: &'a RecordBatch,
+    column: &'static str,
+    downcast: impl FnOnce(&'a ArrayRef) -> Option<T>,
+) -> Result<Option<T>, RenderError> {
+    let Some(array) = filled(batch, column) else { return Ok(None) };
+    match downcast(array) {
+        Some(bound) => Ok(Some(bound)),
+        None => Err(RenderError::ColumnType { column, found: array.data_type().clone() }),
+    }
+}
+
+fn text<'a>(batch: &'a RecordBatch, column: &'static str) -> Result<Text<'a>, RenderError> {
+    Ok(bound(batch, column, Text::of)?.unwrap_or(Text::Absent))
+}
+
+fn texts<'a>(batch: &'a RecordBatch, column: &'static str) -> Result<Texts<'a>, RenderError> {
+    bound(batch, column, |array| {
+        let lists = array.as_list_opt::<i32>()?;
+        Some((lists, Text::of(lists.values())?))
+    })
+    .map(Texts)
+}
+
+fn times<'a>(batch: &'a RecordBatch, column: &'static str) -> Result<Times<'a>, RenderError> {
+    let microseconds = |array: &ArrayRef| matches!(array.data_type(), DataType::Timestamp(TimeUnit::Microsecond, _));
+    bound(batch, column, |array| array.as_primitive_opt().filter(|_| microseconds(array))).map(Times)
+}
+
+fn integers<'a, T: ArrowPrimitiveType>(
+    batch: &'a RecordBatch,
+    column: &'static str,
+) -> Result<Integers<'a, T>, RenderError> {
+    bound(batch, column, |array| array.as_primitive_opt()).map(Integers)
+}
+
+fn booleans<'a>(batch: &'a RecordBatch, column: &'static str) -> Result<Booleans<'a>, RenderError> {
+    bound(batch, column, |array| array.as_boolean_opt()).map(Booleans)
+}
+
+fn uuids<'a>(batch: &'a RecordBatch, column: &'static str) -> Result<Uuids<'a>, RenderError> {
+    bound(batch, column, |array| array.as_fixed_size_binary_opt().filter(|ids| ids.value_length() == 16)).map(Uuids)
+}

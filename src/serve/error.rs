@@ -1,0 +1,341 @@
+//! Every way a request can fail, and every way a start can; the one place that turns failures into statuses.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt::Write;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use crate::feed::api::FeedError;
+use crate::serve::resource::{ErrorResource, answer};
+use crate::serve::users::UserError;
+
+/// Why a request has no ordinary answer. `Display` is the inside text, for the log; clients read [`ServeError::outside`].
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Credentials are missing or wrong.
+    #[error("unauthorized: {reason}")]
+    Unauthorized {
+        /// Inside reason; clients get the same text whatever it is.
+        reason: &'static str,
+    },
+    /// Nothing that `Accept` names can be served.
+    #[error("not acceptable: `{accept}`")]
+    NotAcceptable {
+        /// The header, cut.
+        accept: String,
+    },
+    /// No resource has this path.
+    #[error("no resource at this path")]
+    UnknownPath,
+    /// No collection has this id or alias.
+    #[error("no collection `{name}`")]
+    UnknownCollection {
+        /// As asked for, cut.
+        name: String,
+    },
+    /// No status resource has this id.
+    #[error("no status resource")]
+    UnknownStatus,
+    /// The resource exists, the method does not.
+    #[error("method not allowed")]
+    MethodNotAllowed,
+    /// The collection cannot be written to.
+    #[error("collection `{title}` is read-only")]
+    ReadOnly {
+        /// Its title.
+        title: String,
+    },
+    /// A query parameter is malformed.
+    #[error("parameter `{name}`: {reason}")]
+    BadParameter {
+        /// The parameter.
+        name: &'static str,
+        /// What is wrong with it, fit for a client.
+        reason: Cow<'static, str>,
+    },
+    /// The feed refused or failed.
+    #[error(transparent)]
+    Feed(#[from] FeedError),
+    /// Too many requests at once, or too many password checks.
+    #[error("busy: {what}")]
+    Busy {
+        /// What is used up.
+        what: &'static str,
+    },
+    /// No first byte within the time allowed.
+    #[error("timed out before the first byte")]
+    TimedOut,
+    /// A handler panicked.
+    #[error("panicked: {message}")]
+    Panicked {
+        /// The panic's message.
+        message: String,
+    },
+    /// A part that never fails did.
+    #[error("{what}")]
+    Internal {
+        /// What was being done.
+        what: &'static str,
+    },
+}
+
+/// What a client gets to know.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Outside {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// Stable word for programs.
+    pub code: &'static str,
+    /// Short text for people.
+    pub title: &'static str,
+    /// More, where there is more to say.
+    pub description: Option<Cow<'static, str>>,
+}
+
+/// Seconds after which a refused client should come back.
+const RETRY_SECONDS: &str = "5";
+
+impl ServeError {
+    /// The public face of the failure: no path of this machine, no query, no credentials.
+    pub fn outside(&self) -> Outside {
+        let (status, code, title, description): (_, _, _, Option<Cow<'static, str>>) = match self {
+            ServeError::Unauthorized { .. } => (
+                StatusCode::UNAUTHORIZED,
+                "unauthorized",
+                "Authorization failed",
+                Some("A valid user name and password are needed.".into()),
+            ),
+            ServeError::NotAcceptable { accept } => (
+                StatusCode::NOT_ACCEPTABLE,
+                "not_acceptable",
+                "Media type not supported",
+                Some(
+                    format!("Nothing in `Accept: {accept}` can be served; ask for application/taxii+json;version=2.1.")
+                        .into(),
+                ),
+            ),
+            ServeError::UnknownPath => (
+                StatusCode::NOT_FOUND,
+                "unknown_path",
+                "Unknown resource",
+                Some("There is no resource at this path; begin at /taxii2/.".into()),
+            ),
+            ServeError::UnknownCollection { name } => (
+                StatusCode::NOT_FOUND,
+                "unknown_collection",
+                "Unknown collection",
+                Some(format!("There is no collection `{name}`; the API root's collections/ lists them.").into()),
+            ),
+            ServeError::UnknownStatus => (
+                StatusCode::NOT_FOUND,
+                "unknown_status",
+                "Unknown status",
+                Some("There is no status resource with this id.".into()),
+            ),
+            ServeError::MethodNotAllowed => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed", None)
+            }
+            ServeError::ReadOnly { .. } => (
+                StatusCode::FORBIDDEN,
+                "read_only",
+                "Collection is read-only",
+                Some("Objects can be neither added to nor deleted from this collection.".into()),
+            ),
+            ServeError::BadParameter { name, reason } => {
+                (StatusCode::BAD_REQUEST, "bad_parameter", "Bad parameter", Some(format!("`{name}` {reason}.").into()))
+            }
+            ServeError::Busy { .. } => busy(),
+            ServeError::TimedOut => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "timed_out",
+                "Timed out",
+                Some("The answer took too long to begin; ask for less, or again later.".into()),
+            ),
+            ServeError::Panicked { .. } | ServeError::Internal { .. } => internal(),
+            ServeError::Feed(error) => match error {
+                FeedError::BadCursor { .. } => {
+                    (StatusCode::BAD_REQUEST, "bad_cursor", "Bad cursor", Some(sentence(error)))
+                }
+                FeedError::FiltersDiffer { .. } => {
+                    (StatusCode::BAD_REQUEST, "filters_differ", "Filters differ", Some(sentence(error)))
+                }
+                FeedError::TooManyValues { .. } => {
+                    (StatusCode::BAD_REQUEST, "too_many_values", "Too many values", Some(sentence(error)))
+                }
+                FeedError::UnknownObject { id } => (
+                    StatusCode::NOT_FOUND,
+                    "unknown_object",
+                    "Unknown object",
+                    Some(format!("The collection holds no object `{}`.", cut(id)).into()),
+                ),
+                FeedError::Busy => busy(),
+                FeedError::Store { .. } | FeedError::Internal { .. } => internal(),
+            },
+        };
+        Outside { status, code, title, description }
+    }
+
+    /// The whole story on one line: this error and what lies under it.
+    pub fn inside(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = self.source();
+        while let Some(cause) = source {
+            // Writing into a `String` cannot fail.
+            let _ = write!(text, ": {cause}");
+            source = cause.source();
+        }
+        text
+    }
+}
+
+type Face = (StatusCode, &'static str, &'static str, Option<Cow<'static, str>>);
+
+fn busy() -> Face {
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        "busy",
+        "Busy",
+        Some("Too much is going on at the moment; ask again after the time in Retry-After.".into()),
+    )
+}
+
+fn internal() -> Face {
+    (
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "internal",
+        "Internal error",
+        Some("The server could not answer; its log has the details under this error_id.".into()),
+    )
+}
+
+/// An inside text that is fit for clients, as a sentence.
+fn sentence(error: &FeedError) -> Cow<'static, str> {
+    let mut text = error.to_string();
+    if let Some(first) = text.get_mut(0..1) {
+        first.make_ascii_uppercase();
+    }
+    text.push('.');
+    text.into()
+}
+
+/// At most 128 characters of what a client sent, for use in an answer.
+pub(super) fn cut(text: &str) -> String {
+    text.chars().take(128).collect()
+}
+
+/// The failure behind a response that still lacks its body.
+#[derive(Clone, Debug)]
+pub(super) struct Failure(pub(super) Arc<ServeError>);
+
+impl IntoResponse for ServeError {
+    /// Status and headers only; [`write_out`] adds the body, which needs the request id.
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = self.outside().status;
+        if let ServeError::Unauthorized { .. } = self {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"taxiway\""));
+        }
+        if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS));
+        }
+        response.extensions_mut().insert(Failure(Arc::new(self)));
+        response
+    }
+}
+
+/// Gives a failed response its TAXII error resource, keeping status and headers.
+pub(super) fn write_out(response: &mut Response, error: &ServeError, request_id: &str) {
+    let face = error.outside();
+    let resource = ErrorResource {
+        title: face.title,
+        description: face.description.as_deref(),
+        error_id: Some(request_id),
+        error_code: face.code,
+        http_status: face.status.as_str(),
+    };
+    let written = answer(face.status, &resource);
+    let (parts, body) = written.into_parts();
+    response.headers_mut().extend(parts.headers);
+    *response.body_mut() = body;
+}
+
+/// What a caught panic becomes.
+pub(super) fn panicked(payload: Box<dyn Any + Send + 'static>) -> Response {
+    let message = payload
+        .downcast_ref::<&'static str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned());
+    ServeError::Panicked { message }.into_response()
+}
+
+/// Why the server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another process holds the address.
+    #[error("`{address}` is already in use; stop what listens there, or set another `listen` address")]
+    InUse {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The address cannot be listened on.
+    #[error("listen on `{address}`; is it an address of this machine, and is this user allowed its port?")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A TLS file cannot be read.
+    #[error("read {role} `{}`", path.display())]
+    ReadTls {
+        /// `certificate` or `private key`.
+        role: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A TLS file is not what it should be.
+    #[error("{role} `{}` {reason}", path.display())]
+    BadTls {
+        /// `certificate` or `private key`.
+        role: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// Nobody could be told apart from anybody.
+    #[error(
+        "`{address}` can be reached from other machines, but there are no users in `{}`; add one with `taxiway user add \
+         NAME`, or set both `anonymous = true` and `anonymous_off_loopback = true` under [auth] to serve everyone",
+        users.display()
+    )]
+    OpenToAll {
+        /// The address.
+        address: SocketAddr,
+        /// The users file.
+        users: PathBuf,
+    },
+    /// The users file is unusable.
+    #[error(transparent)]
+    Users(#[from] UserError),
+    /// The accept loop ended.
+    #[error("serve on `{address}`")]
+    Serve {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}

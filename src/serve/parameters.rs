@@ -1,0 +1,312 @@
+//! Query parameters of the page resources (TAXII 2.1 §3.4, §3.5): which there are, what is well-formed.
+//!
+//! A parameter that the resource takes and that is malformed or doubled is refused by name. Anything else is ignored,
+//! since clients and the proxies before them add parameters of their own.
+
+use std::borrow::Cow;
+
+use crate::feed::api::{Given, PageRequest, Shape, Versions};
+use crate::model::time::Timestamp;
+use crate::serve::error::{ServeError, cut};
+
+const ADDED_AFTER: &str = "added_after";
+const LIMIT: &str = "limit";
+const NEXT: &str = "next";
+const MATCH_ID: &str = "match[id]";
+const MATCH_TYPE: &str = "match[type]";
+const MATCH_VERSION: &str = "match[version]";
+const MATCH_SPEC_VERSION: &str = "match[spec_version]";
+
+const ALL: [&str; 7] = [ADDED_AFTER, LIMIT, NEXT, MATCH_ID, MATCH_TYPE, MATCH_VERSION, MATCH_SPEC_VERSION];
+const OF_OBJECT: [&str; 5] = [ADDED_AFTER, LIMIT, NEXT, MATCH_VERSION, MATCH_SPEC_VERSION];
+const OF_VERSIONS: [&str; 4] = [ADDED_AFTER, LIMIT, NEXT, MATCH_SPEC_VERSION];
+
+/// The parameters that a page of this shape takes; `one_object` for the resources under `objects/{id}`.
+fn taken(shape: Shape, one_object: bool) -> &'static [&'static str] {
+    match (shape, one_object) {
+        (Shape::Versions, _) => &OF_VERSIONS,
+        (Shape::Objects | Shape::Manifest, true) => &OF_OBJECT,
+        (Shape::Objects | Shape::Manifest, false) => &ALL,
+    }
+}
+
+/// Reads the query of a page resource. Limits above `max_page_size` are cut to it.
+pub(super) fn parse(
+    query: Option<&str>,
+    shape: Shape,
+    object: Option<String>,
+    max_page_size: u64,
+) -> Result<PageRequest, ServeError> {
+    let taken = taken(shape, object.is_some());
+    let mut request = PageRequest { object, ..PageRequest::default() };
+    if shape == Shape::Versions {
+        request.filters.versions = Versions::All;
+    }
+    let mut seen: Vec<&'static str> = Vec::new();
+    for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let Some(key) = decode(key) else { continue };
+        let Some(name) = taken.iter().copied().find(|name| *name == key) else { continue };
+        if seen.contains(&name) {
+            return Err(bad(name, "may be given only once"));
+        }
+        seen.push(name);
+        let value = decode(value).ok_or_else(|| bad(name, "is not percent-encoded UTF-8"))?;
+        take(&mut request, name, &value, max_page_size)?;
+    }
+    Ok(request)
+}
+
+fn take(request: &mut PageRequest, name: &'static str, value: &str, max_page_size: u64) -> Result<(), ServeError> {
+    let PageRequest { filters, given, limit, next, .. } = request;
+    let Given { added_after, ids, types, versions, spec_versions } = given;
+    match name {
+        ADDED_AFTER => {
+            filters.added_after = Some(timestamp(name, value)?);
+            *added_after = true;
+        }
+        LIMIT => *limit = Some(parse_limit(value)?.min(max_page_size)),
+        // Some clients write the cursor they do not have as an empty one.
+        NEXT => *next = Some(value.to_owned()).filter(|next| !next.is_empty()),
+        MATCH_ID => {
+            filters.ids = list(name, value)?;
+            *ids = true;
+        }
+        MATCH_TYPE => {
+            filters.types = list(name, value)?;
+            *types = true;
+        }
+        MATCH_VERSION => {
+            filters.versions = parse_versions(value)?;
+            *versions = true;
+        }
+        _ => {
+            filters.spec_versions = parse_spec_versions(value)?;
+            *spec_versions = true;
+        }
+    }
+    Ok(())
+}
+
+fn bad(name: &'static str, reason: impl Into<Cow<'static, str>>) -> ServeError {
+    ServeError::BadParameter { name, reason: reason.into() }
+}
+
+fn timestamp(name: &'static str, value: &str) -> Result<Timestamp, ServeError> {
+    Timestamp::parse(value).map_err(|_| {
+        bad(name, format!("holds `{}`, which is no timestamp; write it as 2024-05-01T08:30:00Z", cut(value)))
+    })
+}
+
+/// A number of any size is a limit; those beyond `u64` are as good as the largest.
+fn parse_limit(value: &str) -> Result<u64, ServeError> {
+    let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    match value.parse::<u64>() {
+        Ok(limit) if digits && limit > 0 => Ok(limit),
+        Err(_) if digits => Ok(u64::MAX),
+        _ => Err(bad(LIMIT, format!("must be a whole number from 1 up, not `{}`", cut(value)))),
+    }
+}
+
+/// Comma-separated values, none of them empty; repeats count once.
+fn list(name: &'static str, value: &str) -> Result<Vec<String>, ServeError> {
+    let mut values: Vec<String> = Vec::new();
+    for item in value.split(',') {
+        if item.is_empty() || item.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Err(bad(name, "must be values separated by commas, without blanks"));
+        }
+        if !values.iter().any(|known| known == item) {
+            values.push(item.to_owned());
+        }
+    }
+    Ok(values)
+}
+
+fn parse_versions(value: &str) -> Result<Versions, ServeError> {
+    if value == "all" {
+        return Ok(Versions::All);
+    }
+    let (mut first, mut last, mut exact) = (false, false, Vec::new());
+    for item in value.split(',') {
+        let repeated = match item {
+            "all" => return Err(bad(MATCH_VERSION, "may hold `all` only by itself")),
+            "first" => std::mem::replace(&mut first, true),
+            "last" => std::mem::replace(&mut last, true),
+            _ => {
+                let at = Timestamp::parse(item).map_err(|_| {
+                    bad(MATCH_VERSION, format!("takes `first`, `last`, `all` or timestamps, not `{}`", cut(item)))
+                })?;
+                let known = exact.contains(&at);
+                exact.push(at);
+                known
+            }
+        };
+        if repeated {
+            return Err(bad(MATCH_VERSION, format!("names `{}` twice", cut(item))));
+        }
+    }
+    Ok(if last && !first && exact.is_empty() { Versions::Last } else { Versions::Some { first, last, exact } })
+}
+
+/// Any `major.minor` is well-formed; one that no object has matches nothing.
+fn parse_spec_versions(value: &str) -> Result<Vec<String>, ServeError> {
+    let number = |text: &str| !text.is_empty() && text.len() <= 4 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let versions = list(MATCH_SPEC_VERSION, value)?;
+    let well_formed = |version: &String| version.split_once('.').is_some_and(|(a, b)| number(a) && number(b));
+    match versions.iter().find(|version| !well_formed(version)) {
+        Some(odd) => {
+            Err(bad(MATCH_SPEC_VERSION, format!("takes versions such as `2.0` and `2.1`, not `{}`", cut(odd))))
+        }
+        None => Ok(versions),
+    }
+}
+
+/// Percent-decodes. `+` stays `+`: a blank never belongs in these values, the sign of a time offset does, and clients
+/// forget to encode it.
+fn decode(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains('%') {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        if *byte == b'%' {
+            let (digits, after) = rest.split_at_checked(2)?;
+            let &[high, low] = digits else { return None };
+            bytes.push(hex(high)? << 4 | hex(low)?);
+            rest = after;
+        } else {
+            bytes.push(*byte);
+        }
+    }
+    String::from_utf8(bytes).ok().map(Cow::Owned)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::feed::api::Filters;
+
+    const MAX: u64 = 1000;
+
+    fn at(text: &str) -> Timestamp {
+        Timestamp::parse(text).expect("a timestamp")
+    }
+
+    fn objects(query: &str) -> Result<PageRequest, ServeError> {
+        parse(Some(query), Shape::Objects, None, MAX)
+    }
+
+    #[test]
+    fn filters_read_as_written() {
+        let some = |first, last, exact| Versions::Some { first, last, exact };
+        let strings = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect::<Vec<_>>();
+        let cases = [
+            ("", Filters::default()),
+            ("&&", Filters::default()),
+            ("fresh=1&match[colour]=red&match[colour]=blue&%zz=1", Filters::default()),
+            ("added_after=2024-05-01T00:00:00Z", Filters { added_after: Some(at("2024-05-01")), ..Filters::default() }),
+            (
+                "added_after=2024-05-01T00%3A00%3A00.123456Z",
+                Filters { added_after: Some(at("2024-05-01T00:00:00.123456Z")), ..Filters::default() },
+            ),
+            (
+                "added_after=2024-05-01T02:00:00+02:00",
+                Filters { added_after: Some(at("2024-05-01")), ..Filters::default() },
+            ),
+            ("match[id]=url--1,file--2,url--1", Filters { ids: strings(&["url--1", "file--2"]), ..Filters::default() }),
+            (
+                "match%5Btype%5D=indicator%2Curl&match%5bspec_version%5d=2.0,2.1",
+                Filters {
+                    types: strings(&["indicator", "url"]),
+                    spec_versions: strings(&["2.0", "2.1"]),
+                    ..Filters::default()
+                },
+            ),
+            ("match[version]=all", Filters { versions: Versions::All, ..Filters::default() }),
+            ("match[version]=last", Filters::default()),
+            ("match[version]=first,last", Filters { versions: some(true, true, vec![]), ..Filters::default() }),
+            (
+                "match[version]=first,2018-03-02T01:01:01.123Z",
+                Filters { versions: some(true, false, vec![at("2018-03-02T01:01:01.123Z")]), ..Filters::default() },
+            ),
+        ];
+        for (query, expected) in cases {
+            assert_eq!(objects(query).map(|request| request.filters).ok(), Some(expected), "{query}");
+        }
+    }
+
+    #[test]
+    fn what_was_given_is_known() {
+        let request = objects("match[version]=last&added_after=2024-05-01&next=abc&limit=7").expect("well-formed");
+        assert_eq!(request.given, Given { added_after: true, versions: true, ..Given::default() });
+        assert_eq!((request.next.as_deref(), request.limit), (Some("abc"), Some(7)));
+        assert_eq!(objects("next=").map(|request| request.next).ok(), Some(None));
+    }
+
+    #[test]
+    fn limits_are_cut_not_refused() {
+        for (value, expected) in
+            [("1", 1), ("1000", 1000), ("1001", 1000), ("99999999999999999999999", 1000), ("007", 7)]
+        {
+            assert_eq!(objects(&format!("limit={value}")).map(|r| r.limit).ok(), Some(Some(expected)), "{value}");
+        }
+    }
+
+    #[test]
+    fn malformed_parameters_are_named() {
+        let cases = [
+            ("limit=0", LIMIT),
+            ("limit=-1", LIMIT),
+            ("limit=+1", LIMIT),
+            ("limit=1.5", LIMIT),
+            ("limit=ten", LIMIT),
+            ("limit=", LIMIT),
+            ("limit", LIMIT),
+            ("limit=1&limit=1", LIMIT),
+            ("next=a&next=b", NEXT),
+            ("next=%ff", NEXT),
+            ("added_after=yesterday", ADDED_AFTER),
+            ("added_after=", ADDED_AFTER),
+            ("added_after=2024-05-01&added_after=2024-05-02", ADDED_AFTER),
+            ("match[id]=a&match%5Bid%5D=b", MATCH_ID),
+            ("match[id]=", MATCH_ID),
+            ("match[id]=a,,b", MATCH_ID),
+            ("match[id]=a,%20b", MATCH_ID),
+            ("match[type]=indicator&match[type]=url", MATCH_TYPE),
+            ("match[type]=url,", MATCH_TYPE),
+            ("match[version]=all,last", MATCH_VERSION),
+            ("match[version]=last,last", MATCH_VERSION),
+            ("match[version]=newest", MATCH_VERSION),
+            ("match[version]=2018-03-02T01:01:01Z,2018-03-02T01:01:01.000Z", MATCH_VERSION),
+            ("match[version]=", MATCH_VERSION),
+            ("match[spec_version]=latest", MATCH_SPEC_VERSION),
+            ("match[spec_version]=2.", MATCH_SPEC_VERSION),
+            ("match[spec_version]=2.1&match[spec_version]=2.0", MATCH_SPEC_VERSION),
+            ("match[id]=%4", MATCH_ID),
+        ];
+        for (query, expected) in cases {
+            let name = match objects(query) {
+                Err(ServeError::BadParameter { name, .. }) => Some(name),
+                _ => None,
+            };
+            assert_eq!(name, Some(expected), "{query}");
+        }
+    }
+
+    #[test]
+    fn resources_ignore_what_they_do_not_take() {
+        let object = || Some("url--1".to_owned());
+        let request = parse(Some("match[id]=&match[type]=&limit=2"), Shape::Objects, object(), MAX).expect("ignored");
+        assert_eq!((request.filters, request.limit), (Filters::default(), Some(2)));
+        let request = parse(Some("match[version]=nonsense"), Shape::Versions, object(), MAX).expect("ignored");
+        assert_eq!(request.filters.versions, Versions::All);
+        assert!(parse(Some("match[version]=nonsense"), Shape::Objects, object(), MAX).is_err());
+        assert!(parse(Some("match[version]=nonsense"), Shape::Manifest, None, MAX).is_err());
+    }
+}

@@ -1,0 +1,73 @@
+//! `taxiway check`: every checksum, every order, every count, and that no record is live twice.
+
+use std::collections::BTreeMap;
+
+use rayon::slice::ParallelSliceMut;
+
+use super::Store;
+use super::error::StoreError;
+use super::snapshot::Snapshot;
+
+/// What a check went through, and what was wrong.
+#[derive(Debug, Default)]
+pub struct CheckReport {
+    /// Version checked.
+    pub version: u64,
+    /// Segments checked.
+    pub segments: usize,
+    /// Rows, superseded ones included.
+    pub rows: u64,
+    /// Rows that are the newest version of their record.
+    pub live_rows: u64,
+    /// Bytes of segments and indexes.
+    pub bytes: u64,
+    /// Rows by STIX type.
+    pub types: BTreeMap<String, u64>,
+    /// What is wrong; each names its file. Empty: all is well.
+    pub problems: Vec<StoreError>,
+}
+
+pub(crate) fn check(store: &Store, mut progress: impl FnMut(&str)) -> Result<CheckReport, StoreError> {
+    let snapshot = store.reload()?;
+    let mut report = CheckReport { version: snapshot.version(), ..CheckReport::default() };
+    let mut previous_last = i64::MIN;
+    for view in snapshot.segments() {
+        let meta = view.segment.meta();
+        progress(&view.segment.describe());
+        report.segments += 1;
+        report.rows += meta.rows;
+        report.live_rows += view.live_rows();
+        report.bytes += meta.bytes + meta.index_bytes;
+        for (name, count) in &meta.types {
+            *report.types.entry(name.clone()).or_default() += count;
+        }
+        if meta.first_added <= previous_last {
+            report.problems.push(StoreError::damaged(view.segment.describe(), "its rows begin before the segment before it ends"));
+        }
+        previous_last = meta.last_added;
+        if let Err(problem) = view.segment.verify() {
+            report.problems.push(problem);
+        }
+    }
+    if previous_last > snapshot.manifest().clock {
+        report.problems.push(StoreError::damaged(store.location(), "its clock is behind its rows"));
+    }
+    if report.problems.is_empty()
+        && let Some(problem) = find_doubles(store, &snapshot)?
+    {
+        report.problems.push(problem);
+    }
+    Ok(report)
+}
+
+/// Two live rows of one identity would be a lost update. Key and digest alike means the same record for certain enough.
+fn find_doubles(store: &Store, snapshot: &Snapshot) -> Result<Option<StoreError>, StoreError> {
+    let mut live: Vec<(u64, u64)> = Vec::new();
+    for view in snapshot.segments() {
+        let file = view.segment.file()?;
+        live.extend(file.index.entries()?.filter(|entry| !view.superseded.contains(entry.row)).map(|entry| (entry.key, entry.digest)));
+    }
+    live.par_sort_unstable();
+    let doubles = live.windows(2).filter(|pair| pair[0] == pair[1]).count();
+    Ok((doubles > 0).then(|| StoreError::damaged(store.location(), format!("{doubles} records are live twice"))))
+}

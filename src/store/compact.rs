@@ -1,0 +1,203 @@
+//! Compaction: neighbouring small or much superseded segments become one, in the same order, with the same `added`.
+//!
+//! Rows superseded longer ago than the history goes are dropped for good; younger ones stay, still marked. Readers of older
+//! versions keep their files until those versions expire.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use roaring::RoaringBitmap;
+
+use super::error::StoreError;
+use super::segment::{ROW_GROUP_ROWS, SegmentWriter};
+use super::snapshot::{SegmentView, Snapshot, write_superseded};
+use super::{Store, commit, gc};
+use crate::model::schema;
+use crate::model::time::MICROS_PER_SECOND;
+
+/// What to compact.
+#[derive(Debug, Clone)]
+pub struct CompactOptions {
+    /// Segments of at least this many rows are left alone, unless much of them is superseded.
+    pub target_rows: u64,
+    /// Rewrite everything, whatever its size.
+    pub all: bool,
+    /// Keep superseded rows younger than this; `None`: as the store is configured.
+    pub history_s: Option<u64>,
+}
+
+impl Default for CompactOptions {
+    fn default() -> Self {
+        CompactOptions { target_rows: 4_000_000, all: false, history_s: None }
+    }
+}
+
+/// What compaction did.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct CompactReport {
+    /// Segments before.
+    pub segments_before: usize,
+    /// Segments after.
+    pub segments_after: usize,
+    /// Superseded rows dropped for good.
+    pub dropped: u64,
+    /// Rows rewritten.
+    pub rewritten: u64,
+}
+
+pub(crate) fn compact(store: &Store, options: &CompactOptions) -> Result<CompactReport, StoreError> {
+    let _lock = commit::lock(store)?;
+    let snapshot = store.reload()?;
+    let mut report = CompactReport { segments_before: snapshot.segments().len(), ..CompactReport::default() };
+    let history_s = options.history_s.unwrap_or(store.options().history_s);
+    let horizon = store.now().0.saturating_sub((history_s as i64).saturating_mul(MICROS_PER_SECOND));
+
+    let mut manifest = snapshot.manifest().clone();
+    manifest.version += 1;
+    manifest.published = store.now().0;
+    manifest.segments.clear();
+    let groups = plan(&snapshot, options);
+    if groups.iter().all(|group| !group.rewrite) {
+        report.segments_after = report.segments_before;
+        return Ok(report);
+    }
+    let storage = Arc::clone(store.storage());
+    for group in groups {
+        let views = &snapshot.segments()[group.segments.clone()];
+        if !group.rewrite {
+            manifest.segments.extend(views.iter().map(|view| view.segment.meta().clone()));
+            continue;
+        }
+        let mut rewriter = Rewriter { writer: SegmentWriter::create(&storage)?, pending: Vec::new(), superseded: RoaringBitmap::new(), rows: 0 };
+        for view in views {
+            let expired = expired_rows(&snapshot, view, horizon)?;
+            report.dropped += expired.len();
+            rewriter.add(view, &expired)?;
+        }
+        report.rewritten += u64::from(rewriter.rows);
+        let (segment, superseded) = rewriter.finish()?;
+        if let Some(mut meta) = segment {
+            meta.superseded = write_superseded(&*storage, &meta.id, manifest.version, &superseded)?;
+            manifest.segments.push(meta);
+        }
+    }
+    report.segments_after = manifest.segments.len();
+    let snapshot = store.publish(manifest)?;
+    gc::collect(store, &snapshot)?;
+    Ok(report)
+}
+
+struct Group {
+    segments: Range<usize>,
+    rewrite: bool,
+}
+
+/// Runs of neighbours that together stay within the target; a single segment is rewritten only for what it would drop.
+fn plan(snapshot: &Snapshot, options: &CompactOptions) -> Vec<Group> {
+    let views = snapshot.segments();
+    let mut groups = Vec::new();
+    let mut start = 0;
+    while start < views.len() {
+        let mut end = start + 1;
+        let mut rows = views[start].live_rows();
+        while end < views.len() && rows + views[end].live_rows() <= options.target_rows {
+            rows += views[end].live_rows();
+            end += 1;
+        }
+        let much_superseded = |view: &SegmentView| view.superseded.len() * 5 > view.segment.meta().rows;
+        let rewrite = options.all || end - start > 1 || views[start..end].iter().any(much_superseded);
+        groups.push(Group { segments: start..end, rewrite });
+        start = end;
+    }
+    groups
+}
+
+/// Superseded rows whose successor came before the horizon.
+fn expired_rows(snapshot: &Snapshot, view: &SegmentView, horizon: i64) -> Result<RoaringBitmap, StoreError> {
+    if view.superseded.is_empty() {
+        return Ok(RoaringBitmap::new());
+    }
+    let entries: Vec<_> = view.segment.file()?.index.entries()?.filter(|entry| view.superseded.contains(entry.row)).collect();
+    let mut keys: Vec<u64> = entries.iter().map(|entry| entry.key).collect();
+    keys.dedup();
+    // The newest version of each record tells when the older ones were replaced at the latest; that errs towards keeping.
+    let mut replaced_at = vec![i64::MIN; keys.len()];
+    for found in snapshot.find_keys(&keys)?.into_iter().filter(|found| found.live) {
+        let added = snapshot.segments()[found.segment].segment.added(found.row)?.0;
+        replaced_at[found.position] = replaced_at[found.position].max(added);
+    }
+    let mut expired = RoaringBitmap::new();
+    for entry in entries {
+        if let Ok(position) = keys.binary_search(&entry.key)
+            && replaced_at[position].max(view.segment.added(entry.row)?.0) < horizon
+        {
+            expired.insert(entry.row);
+        }
+    }
+    Ok(expired)
+}
+
+struct Rewriter {
+    writer: SegmentWriter,
+    pending: Vec<(RecordBatch, Vec<u64>, Vec<u64>)>,
+    superseded: RoaringBitmap,
+    rows: u32,
+}
+
+impl Rewriter {
+    fn add(&mut self, view: &SegmentView, expired: &RoaringBitmap) -> Result<(), StoreError> {
+        let rows = view.segment.rows();
+        let mut keys = vec![(0, 0); rows as usize];
+        for entry in view.segment.file()?.index.entries()? {
+            if let Some(slot) = keys.get_mut(entry.row as usize) {
+                *slot = (entry.key, entry.digest);
+            }
+        }
+        let kept = SegmentView { segment: Arc::clone(&view.segment), superseded: Arc::new(expired.clone()) }.live_ranges(0..rows);
+        let schema = schema::schema();
+        let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let mut kept_rows = kept.iter().cloned().flatten();
+        for batch in view.segment.read(&kept, &names, 8_192)? {
+            let batch = batch?;
+            let rows: Vec<u32> = kept_rows.by_ref().take(batch.num_rows()).collect();
+            for (offset, row) in rows.iter().enumerate() {
+                if view.superseded.contains(*row) {
+                    self.superseded.insert(self.rows + offset as u32);
+                }
+            }
+            self.rows += batch.num_rows() as u32;
+            let of = |row: &u32| keys.get(*row as usize).copied().unwrap_or_default();
+            self.pending.push((batch, rows.iter().map(|row| of(row).0).collect(), rows.iter().map(|row| of(row).1).collect()));
+            while self.pending_rows() > ROW_GROUP_ROWS {
+                self.write(ROW_GROUP_ROWS)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pending_rows(&self) -> usize {
+        self.pending.iter().map(|(batch, _, _)| batch.num_rows()).sum()
+    }
+
+    fn write(&mut self, rows: usize) -> Result<(), StoreError> {
+        let batch = concat_batches(&schema::schema(), self.pending.iter().map(|(batch, _, _)| batch))?;
+        let keys: Vec<u64> = self.pending.iter().flat_map(|(_, keys, _)| keys.iter().copied()).collect();
+        let digests: Vec<u64> = self.pending.iter().flat_map(|(_, _, digests)| digests.iter().copied()).collect();
+        self.pending.clear();
+        self.writer.write_row_group(&batch.slice(0, rows), &keys[..rows], &digests[..rows])?;
+        if batch.num_rows() > rows {
+            self.pending.push((batch.slice(rows, batch.num_rows() - rows), keys[rows..].to_vec(), digests[rows..].to_vec()));
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(Option<super::SegmentMeta>, RoaringBitmap), StoreError> {
+        let rows = self.pending_rows();
+        if rows > 0 {
+            self.write(rows)?;
+        }
+        Ok((self.writer.finish()?, self.superseded))
+    }
+}

@@ -1,0 +1,154 @@
+//! The manifest: one small file that says which segments make the store, and its publication.
+//!
+//! Version N+1 is published by creating a file that must not exist yet, so of two writers exactly one wins. Everything a version
+//! refers to is durable before it is published; a kill at any instant leaves the version before.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use twox_hash::XxHash3_64;
+
+use super::error::StoreError;
+use super::fs::Storage;
+
+/// Version of the files' shape.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+
+const FOLDER: &str = "manifest";
+
+/// One published version of the store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Shape of this file.
+    pub format: u32,
+    /// Rises by one with each commit.
+    pub version: u64,
+    /// When it was published: microseconds.
+    pub published: i64,
+    /// The last `added` ever given: microseconds. Never falls, whatever is removed.
+    pub clock: i64,
+    /// In the order of `added`; their ranges do not overlap.
+    pub segments: Vec<SegmentMeta>,
+}
+
+/// What the manifest knows of a segment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SegmentMeta {
+    /// Unique name of its files.
+    pub id: String,
+    /// Version of its columns.
+    pub schema: u32,
+    /// Rows, superseded ones included.
+    pub rows: u64,
+    /// Size of the Parquet file.
+    pub bytes: u64,
+    /// XXH3 of the Parquet file, hexadecimal.
+    pub checksum: String,
+    /// Size of the index.
+    pub index_bytes: u64,
+    /// XXH3 of the index.
+    pub index_checksum: String,
+    /// `added` of the first row: microseconds.
+    pub first_added: i64,
+    /// `added` of the last row.
+    pub last_added: i64,
+    /// Rows by STIX type; the empty name counts rows without one.
+    pub types: BTreeMap<String, u64>,
+    /// Rows that are native STIX objects or edges, not indicators.
+    pub natives: u64,
+    /// Rows that a later version replaced; absent when there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub superseded: Option<SupersededMeta>,
+}
+
+/// Where the set of a segment's superseded rows lies.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SupersededMeta {
+    /// File below `superseded/`.
+    pub file: String,
+    /// Number of rows in it.
+    pub rows: u64,
+    /// Size.
+    pub bytes: u64,
+    /// XXH3.
+    pub checksum: String,
+}
+
+impl Manifest {
+    pub(crate) fn empty() -> Self {
+        Manifest { format: FORMAT_VERSION, version: 0, published: 0, clock: 0, segments: Vec::new() }
+    }
+
+    fn encode(&self) -> Result<Vec<u8>, StoreError> {
+        let mut text = serde_json::to_vec(self).map_err(|error| StoreError::damaged(path(self.version), error))?;
+        let checksum = XxHash3_64::oneshot(&text);
+        text.extend_from_slice(format!("\n{checksum:016x}\n").as_bytes());
+        Ok(text)
+    }
+
+    /// Makes this version the newest one; `false` when another writer did so with the same number.
+    pub(crate) fn publish(&self, storage: &dyn Storage) -> Result<bool, StoreError> {
+        storage.put_if_absent(&path(self.version), &self.encode()?, false)
+    }
+
+    /// Reads one version; `None` when it is not there (any more).
+    pub(crate) fn load(storage: &dyn Storage, version: u64) -> Result<Option<Manifest>, StoreError> {
+        let path = path(version);
+        let Some(bytes) = storage.read(&path)? else { return Ok(None) };
+        let described = storage.describe(&path);
+        let damaged = |detail: String| StoreError::damaged(&described, detail);
+        let text = std::str::from_utf8(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let (json, checksum) = text.split_once('\n').ok_or_else(|| damaged("it ends early".to_owned()))?;
+        if format!("{:016x}\n", XxHash3_64::oneshot(json.as_bytes())) != checksum {
+            return Err(damaged("its checksum does not fit".to_owned()));
+        }
+        #[derive(Deserialize)]
+        struct Shape {
+            format: u32,
+        }
+        let shape: Shape = serde_json::from_str(json).map_err(|error| damaged(error.to_string()))?;
+        if shape.format > FORMAT_VERSION {
+            return Err(StoreError::Newer { path: described, what: "format", found: shape.format, known: FORMAT_VERSION });
+        }
+        let manifest: Manifest = serde_json::from_str(json).map_err(|error| damaged(error.to_string()))?;
+        if manifest.version != version {
+            return Err(damaged(format!("it says it is version {}", manifest.version)));
+        }
+        Ok(Some(manifest))
+    }
+
+    /// Versions that exist, ascending, with their age in seconds.
+    pub(crate) fn versions(storage: &dyn Storage) -> Result<Vec<(u64, u64)>, StoreError> {
+        let mut versions: Vec<(u64, u64)> = storage
+            .list(FOLDER)?
+            .into_iter()
+            .filter_map(|listed| Some((listed.name.strip_suffix(".json")?.parse().ok()?, listed.age_s)))
+            .collect();
+        versions.sort_unstable();
+        Ok(versions)
+    }
+
+    /// The newest version; the empty one of a new store.
+    pub(crate) fn newest(storage: &dyn Storage) -> Result<Manifest, StoreError> {
+        // A version can be removed between listing and reading only when newer ones exist: look again.
+        for _ in 0..10 {
+            let Some((newest, _)) = Self::versions(storage)?.pop() else { return Ok(Manifest::empty()) };
+            if let Some(manifest) = Self::load(storage, newest)? {
+                return Ok(manifest);
+            }
+        }
+        Err(StoreError::damaged(storage.describe(FOLDER), "its newest version vanishes while being read"))
+    }
+
+    pub(crate) fn exists(storage: &dyn Storage, version: u64) -> Result<bool, StoreError> {
+        storage.exists(&path(version))
+    }
+
+    pub(crate) fn delete(storage: &dyn Storage, version: u64) -> Result<(), StoreError> {
+        storage.delete(&path(version))
+    }
+}
+
+fn path(version: u64) -> String {
+    format!("{FOLDER}/{version:020}.json")
+}

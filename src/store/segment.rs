@@ -1,0 +1,794 @@
+//! A segment: one Parquet file, rows sorted by `added`, written once and never changed.
+//!
+//! Layout, measured rather than guessed: data pages of 1,024 rows, so that a page of results decodes little more than
+//! itself; row groups of 131,072; no dictionary where values hardly repeat (timestamps delta-packed instead); no statistics on
+//! the two long texts; bloom filters on value and id; LZ4.
+//!
+//! Every byte that is read was checked: the index holds a checksum per column chunk and one for the tail (footer, page index, bloom
+//! filters), and a chunk is verified when it is first touched. Parquet's own page checksums are not written by the library.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use arrow::array::{Array, AsArray, FixedSizeBinaryArray, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{Int32Type, SchemaRef, TimestampMicrosecondType};
+use bytes::{Buf, Bytes};
+use parking_lot::Mutex;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
+    RowSelector,
+};
+use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
+use parquet::arrow::{ArrowWriter, ProjectionMask};
+use parquet::basic::{Compression, Encoding};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
+use parquet::file::reader::{ChunkReader, Length};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::ColumnPath;
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+use twox_hash::XxHash3_64;
+
+use super::error::StoreError;
+use super::fs::{FileSink, ReadAt, Storage};
+use super::index::{self, KeyEntry, SegmentIndex};
+use super::manifest::SegmentMeta;
+use crate::model::schema::{self, column};
+use crate::model::time::Timestamp;
+
+/// Rows of a row group.
+pub const ROW_GROUP_ROWS: usize = 131_072;
+/// Rows of a data page.
+pub const PAGE_ROWS: usize = 1_024;
+/// Most rows of a fresh segment: at one microsecond each, a second of the clock.
+pub const SEGMENT_ROWS: usize = 1_000_000;
+
+fn writer_properties() -> WriterProperties {
+    use column as c;
+    let mut properties = WriterProperties::builder()
+        .set_writer_version(WriterVersion::PARQUET_2_0)
+        .set_compression(Compression::LZ4_RAW)
+        .set_data_page_row_count_limit(PAGE_ROWS)
+        .set_write_batch_size(PAGE_ROWS)
+        .set_data_page_size_limit(4 << 20)
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_created_by(concat!("taxiway ", env!("CARGO_PKG_VERSION")).to_owned());
+    for name in [c::ADDED, c::CREATED, c::MODIFIED, c::SOURCE_MODIFIED, c::FIRST_SEEN, c::LAST_SEEN, c::EXPIRATION] {
+        let path = ColumnPath::from(name);
+        properties = properties
+            .set_column_dictionary_enabled(path.clone(), false)
+            .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
+    }
+    for name in [c::ID, c::INDICATOR_ID, c::STIX_ID, c::VALUE, c::MD5, c::SHA1, c::SHA256, c::SHA512, c::SSDEEP, c::CUSTOM, c::DOCUMENT]
+    {
+        properties = properties.set_column_dictionary_enabled(ColumnPath::from(name), false);
+    }
+    for name in [c::CUSTOM, c::DOCUMENT, c::DESCRIPTION, c::INDICATOR_ID] {
+        properties = properties.set_column_statistics_enabled(ColumnPath::from(name), EnabledStatistics::None);
+    }
+    for name in [c::VALUE, c::ID] {
+        let path = ColumnPath::from(name);
+        properties = properties
+            .set_column_bloom_filter_enabled(path.clone(), true)
+            .set_column_bloom_filter_max_ndv(path.clone(), ROW_GROUP_ROWS as u64)
+            .set_column_bloom_filter_fpp(path, 0.02);
+    }
+    properties.build()
+}
+
+/// Counts and hashes what passes through.
+struct Tally {
+    sink: Box<dyn FileSink>,
+    bytes: u64,
+    hash: XxHash3_64,
+}
+
+impl Write for Tally {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.sink.write(bytes)?;
+        self.hash_part(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
+}
+
+impl Tally {
+    fn hash_part(&mut self, bytes: &[u8]) {
+        use std::hash::Hasher;
+        self.hash.write(bytes);
+        self.bytes += bytes.len() as u64;
+    }
+}
+
+/// Writes one segment. Rows come in order; their `added` is given by the caller.
+pub(crate) struct SegmentWriter {
+    id: String,
+    storage: Arc<dyn Storage>,
+    writer: SerializedFileWriter<Tally>,
+    factory: ArrowRowGroupWriterFactory,
+    schema: SchemaRef,
+    rows: usize,
+    row_groups: usize,
+    keys: Vec<KeyEntry>,
+    ids: Vec<(u64, u32)>,
+    types: BTreeMap<String, u64>,
+    natives: u64,
+    first: Option<i64>,
+    last: i64,
+}
+
+impl SegmentWriter {
+    pub(crate) fn create(storage: &Arc<dyn Storage>) -> Result<Self, StoreError> {
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        let path = data_path(&id);
+        let tally = Tally { sink: storage.create(&path)?, bytes: 0, hash: XxHash3_64::new() };
+        let schema = schema::schema();
+        let parquet = parquet_error("write", storage.describe(&path));
+        let (writer, factory) = ArrowWriter::try_new(tally, Arc::clone(&schema), Some(writer_properties()))
+            .and_then(ArrowWriter::into_serialized_writer)
+            .map_err(parquet)?;
+        Ok(SegmentWriter {
+            id,
+            storage: Arc::clone(storage),
+            writer,
+            factory,
+            schema,
+            rows: 0,
+            row_groups: 0,
+            keys: Vec::new(),
+            ids: Vec::new(),
+            types: BTreeMap::new(),
+            natives: 0,
+            first: None,
+            last: i64::MIN,
+        })
+    }
+
+    fn error(&self, action: &'static str) -> impl FnOnce(ParquetError) -> StoreError + use<> {
+        parquet_error(action, self.storage.describe(&data_path(&self.id)))
+    }
+
+    /// Writes one row group: `batch` in the full schema, at most [`ROW_GROUP_ROWS`] rows, with identity keys and digests.
+    pub(crate) fn write_row_group(&mut self, batch: &RecordBatch, keys: &[u64], digests: &[u64]) -> Result<(), StoreError> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        self.note(batch, keys, digests);
+        let writers = self.factory.create_column_writers(self.row_groups).map_err(self.error("write"))?;
+        // One leaf a column (lists have one as well), so columns and writers pair up.
+        let chunks = writers
+            .into_par_iter()
+            .zip(self.schema.fields().iter().zip(batch.columns()).collect::<Vec<_>>())
+            .map(|(mut writer, (field, array)): (ArrowColumnWriter, _)| {
+                for leaf in compute_leaves(field, array)? {
+                    writer.write(&leaf)?;
+                }
+                writer.close()
+            })
+            .collect::<Result<Vec<_>, ParquetError>>()
+            .map_err(self.error("write"))?;
+        let error = self.error("write");
+        let write = || -> Result<(), ParquetError> {
+            let mut group = self.writer.next_row_group()?;
+            for chunk in chunks {
+                chunk.append_to_row_group(&mut group)?;
+            }
+            group.close().map(|_| ())
+        };
+        write().map_err(error)?;
+        self.row_groups += 1;
+        self.rows += batch.num_rows();
+        Ok(())
+    }
+
+    fn note(&mut self, batch: &RecordBatch, keys: &[u64], digests: &[u64]) {
+        let base = self.rows as u32;
+        self.keys.extend(
+            keys.iter().zip(digests).enumerate().map(|(row, (key, digest))| KeyEntry { key: *key, row: base + row as u32, digest: *digest }),
+        );
+        collect_ids(batch, base, &mut self.ids);
+        count_names(batch, column::STIX_TYPE, &mut self.types);
+        let mut kinds = BTreeMap::new();
+        count_names(batch, column::KIND, &mut kinds);
+        kinds.remove(schema::kind_value::INDICATOR);
+        self.natives += kinds.values().sum::<u64>();
+        let added = batch.column(0).as_primitive::<TimestampMicrosecondType>();
+        if let (Some(first), Some(last)) = (added.values().first(), added.values().last()) {
+            self.first.get_or_insert(*first);
+            self.last = *last;
+        }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Completes file and index, durably; `None` (and no files) when no row was written.
+    pub(crate) fn finish(mut self) -> Result<Option<SegmentMeta>, StoreError> {
+        let path = data_path(&self.id);
+        if self.rows == 0 {
+            drop(self.writer);
+            self.storage.delete(&path)?;
+            return Ok(None);
+        }
+        let error = self.error("write");
+        let metadata = self.writer.finish().map_err(error)?;
+        let error = self.error("write");
+        let Tally { sink, bytes, hash } = self.writer.into_inner().map_err(error)?;
+        sink.finish()?;
+        let checksum = std::hash::Hasher::finish(&hash);
+        let file = self.storage.open(&path, bytes)?;
+        let sums = chunk_ranges(&metadata, bytes)
+            .into_par_iter()
+            .map(|range| file.read_at(range).map(|chunk| XxHash3_64::oneshot(&chunk)))
+            .collect::<io::Result<Vec<u64>>>()
+            .map_err(StoreError::io("read", self.storage.describe(&path)))?;
+        let encoded = index::encode(self.keys, self.ids, &sums);
+        let index_path = index_path(&self.id);
+        let mut sink = self.storage.create(&index_path)?;
+        sink.write_all(&encoded).map_err(StoreError::io("write", self.storage.describe(&index_path)))?;
+        sink.finish()?;
+        Ok(Some(SegmentMeta {
+            id: self.id,
+            schema: schema::SCHEMA_VERSION,
+            rows: self.rows as u64,
+            bytes,
+            checksum: format!("{checksum:016x}"),
+            index_bytes: encoded.len() as u64,
+            index_checksum: format!("{:016x}", XxHash3_64::oneshot(&encoded)),
+            first_added: self.first.unwrap_or_default(),
+            last_added: self.last,
+            types: self.types,
+            natives: self.natives,
+            superseded: None,
+        }))
+    }
+}
+
+fn parquet_error(action: &'static str, path: String) -> impl FnOnce(ParquetError) -> StoreError {
+    move |source| match source {
+        // A full disk or a lost permission should read as what it is.
+        ParquetError::External(inner) => match inner.downcast::<io::Error>() {
+            Ok(source) => StoreError::Io { action, path, source: *source },
+            Err(inner) => StoreError::Parquet { action, path, source: ParquetError::External(inner) },
+        },
+        source => StoreError::Parquet { action, path, source },
+    }
+}
+
+/// File of a segment's rows.
+pub(crate) fn data_path(id: &str) -> String {
+    format!("segments/{id}.parquet")
+}
+
+/// File of a segment's index.
+pub(crate) fn index_path(id: &str) -> String {
+    format!("segments/{id}.idx")
+}
+
+/// The byte ranges that checksums guard: every column chunk in order, then everything behind the last one.
+fn chunk_ranges(metadata: &ParquetMetaData, bytes: u64) -> Vec<Range<u64>> {
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    for group in metadata.row_groups() {
+        for chunk in group.columns() {
+            let (start, length) = chunk.byte_range();
+            ranges.push(start..start + length);
+        }
+    }
+    let tail = ranges.iter().map(|range| range.end).max().unwrap_or(0);
+    ranges.push(tail..bytes);
+    ranges
+}
+
+/// Appends `(id key, row)` of every id a row can be asked by.
+pub(crate) fn collect_ids(batch: &RecordBatch, base: u32, out: &mut Vec<(u64, u32)>) {
+    let uuids = |name: &str| batch.column_by_name(name).and_then(|array| array.as_any().downcast_ref::<FixedSizeBinaryArray>());
+    let whole = batch.column_by_name(column::STIX_ID).and_then(|array| array.as_any().downcast_ref::<StringArray>());
+    let mut push = |row: usize, uuid: &[u8]| {
+        if let Ok(uuid) = <&[u8; 16]>::try_from(uuid) {
+            out.push((index::uuid_key(uuid), base + row as u32));
+        }
+    };
+    for row in 0..batch.num_rows() {
+        if let Some(ids) = uuids(column::ID) {
+            push(row, ids.value(row));
+        }
+        if let Some(ids) = uuids(column::INDICATOR_ID).filter(|ids| ids.is_valid(row)) {
+            push(row, ids.value(row));
+        }
+    }
+    if let Some(whole) = whole.filter(|whole| whole.null_count() < whole.len()) {
+        for row in (0..whole.len()).filter(|row| whole.is_valid(*row)) {
+            out.push((index::id_key(whole.value(row)), base + row as u32));
+        }
+    }
+}
+
+fn count_names(batch: &RecordBatch, column: &str, counts: &mut BTreeMap<String, u64>) {
+    let Some(types) = batch.column_by_name(column).and_then(|array| array.as_dictionary_opt::<Int32Type>()) else {
+        return;
+    };
+    let Some(names) = types.values().as_string_opt::<i32>() else { return };
+    let mut by_key = vec![0u64; names.len()];
+    let mut none = 0;
+    for key in types.keys() {
+        match key.and_then(|key| by_key.get_mut(key as usize)) {
+            Some(count) => *count += 1,
+            None => none += 1,
+        }
+    }
+    for (name, count) in names.iter().zip(by_key).filter(|(_, count)| *count > 0) {
+        *counts.entry(name.unwrap_or_default().to_owned()).or_default() += count;
+    }
+    if none > 0 {
+        *counts.entry(String::new()).or_default() += none;
+    }
+}
+
+/// A segment as readers see it: opened on first use, shared by all snapshots that hold it.
+#[derive(Debug)]
+pub struct Segment {
+    meta: SegmentMeta,
+    storage: Arc<dyn Storage>,
+    opened: Arc<Opened>,
+}
+
+/// What is read of the files, shared by all versions of the store that name the segment.
+#[derive(Debug)]
+struct Opened {
+    reader: OnceLock<Arc<SegmentFile>>,
+    opening: Mutex<()>,
+    added_pages: Mutex<lru::LruCache<u32, Arc<Vec<i64>>>>,
+}
+
+impl Segment {
+    pub(crate) fn new(meta: SegmentMeta, storage: Arc<dyn Storage>) -> Self {
+        let pages = std::num::NonZeroUsize::MIN.saturating_add(15);
+        let opened = Opened {
+            reader: OnceLock::new(),
+            opening: Mutex::new(()),
+            added_pages: Mutex::new(lru::LruCache::new(pages)),
+        };
+        Segment { meta, storage, opened: Arc::new(opened) }
+    }
+
+    /// The same files as another version of the store describes them.
+    pub(crate) fn with_meta(&self, meta: SegmentMeta) -> Self {
+        Segment { meta, storage: Arc::clone(&self.storage), opened: Arc::clone(&self.opened) }
+    }
+
+    /// Its name, unique in the store and for ever.
+    pub fn id(&self) -> &str {
+        &self.meta.id
+    }
+
+    /// What the manifest says of it.
+    pub fn meta(&self) -> &SegmentMeta {
+        &self.meta
+    }
+
+    /// Number of rows, superseded ones included.
+    pub fn rows(&self) -> u32 {
+        self.meta.rows as u32
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        self.storage.describe(&data_path(&self.meta.id))
+    }
+
+    pub(crate) fn file(&self) -> Result<Arc<SegmentFile>, StoreError> {
+        if let Some(reader) = self.opened.reader.get() {
+            return Ok(Arc::clone(reader));
+        }
+        let _one_opener = self.opened.opening.lock();
+        if let Some(reader) = self.opened.reader.get() {
+            return Ok(Arc::clone(reader));
+        }
+        let reader = Arc::new(SegmentFile::open(&self.meta, &self.storage)?);
+        Ok(Arc::clone(self.opened.reader.get_or_init(|| reader)))
+    }
+
+    /// Starts of the row groups, and the number of rows at the end.
+    pub fn row_group_starts(&self) -> Result<Arc<[u32]>, StoreError> {
+        Ok(Arc::clone(&self.file()?.starts))
+    }
+
+    /// Reads the rows of `ranges` (ascending, not overlapping), only the named columns (in schema order), in batches.
+    pub fn read(&self, ranges: &[Range<u32>], columns: &[&str], batch_rows: usize) -> Result<SegmentBatches, StoreError> {
+        let file = self.file()?;
+        let wrong = parquet_error("read", self.describe());
+        let reader = file.reader(ranges, columns, batch_rows).map_err(wrong)?;
+        Ok(SegmentBatches { reader, file, path: self.describe() })
+    }
+
+    /// Identity keys of the rows that `wanted` names, in key order.
+    pub(crate) fn keys_where(&self, wanted: impl Fn(u32) -> bool) -> Result<Vec<u64>, StoreError> {
+        let file = self.file()?;
+        let keys = file.index.entries()?.filter(|entry| wanted(entry.row)).map(|entry| entry.key).collect();
+        Ok(keys)
+    }
+
+    /// `added` of one row.
+    pub fn added(&self, row: u32) -> Result<Timestamp, StoreError> {
+        if row == 0 {
+            return Ok(Timestamp(self.meta.first_added));
+        }
+        if row + 1 == self.rows() {
+            return Ok(Timestamp(self.meta.last_added));
+        }
+        let page = row / PAGE_ROWS as u32;
+        let values = self.added_page(page)?;
+        let value = values.get((row % PAGE_ROWS as u32) as usize);
+        value.map(|value| Timestamp(*value)).ok_or_else(|| StoreError::damaged(self.describe(), format!("it has no row {row}")))
+    }
+
+    /// First row added strictly later than `after`; the number of rows when there is none.
+    pub fn first_row_after(&self, after: Timestamp) -> Result<u32, StoreError> {
+        if after.0 < self.meta.first_added {
+            return Ok(0);
+        }
+        if after.0 >= self.meta.last_added {
+            return Ok(self.rows());
+        }
+        let file = self.file()?;
+        // The last page that starts at or before `after` holds the boundary.
+        let page = file.added_page_starts.partition_point(|first| *first <= after.0).saturating_sub(1) as u32;
+        let values = self.added_page(page)?;
+        Ok(page * PAGE_ROWS as u32 + values.partition_point(|value| *value <= after.0) as u32)
+    }
+
+    /// `added` of the rows of one run of [`PAGE_ROWS`] rows.
+    fn added_page(&self, page: u32) -> Result<Arc<Vec<i64>>, StoreError> {
+        if let Some(values) = self.opened.added_pages.lock().get(&page) {
+            return Ok(Arc::clone(values));
+        }
+        let start = page * PAGE_ROWS as u32;
+        let end = (start + PAGE_ROWS as u32).min(self.rows());
+        let mut values = Vec::with_capacity(PAGE_ROWS);
+        for batch in self.read(std::slice::from_ref(&(start..end)), &[column::ADDED], PAGE_ROWS)? {
+            let batch = batch?;
+            values.extend_from_slice(batch.column(0).as_primitive::<TimestampMicrosecondType>().values());
+        }
+        let values = Arc::new(values);
+        self.opened.added_pages.lock().put(page, Arc::clone(&values));
+        Ok(values)
+    }
+
+    /// Reads every byte against its checksum and every row against the order.
+    pub(crate) fn verify(&self) -> Result<(), StoreError> {
+        let path = self.describe();
+        let file = self.file()?;
+        let whole = file.handle.whole().map_err(StoreError::io("read", &path))?;
+        if format!("{:016x}", XxHash3_64::oneshot(&whole)) != self.meta.checksum {
+            for chunk in 0..file.chunks.len() {
+                file.verify_chunk(chunk).map_err(|error| StoreError::damaged(&path, error.to_string()))?;
+            }
+            return Err(StoreError::damaged(&path, "its checksum does not fit"));
+        }
+        let index_path = index_path(&self.meta.id);
+        let index = self.storage.open(&index_path, self.meta.index_bytes)?;
+        let described = self.storage.describe(&index_path);
+        let content = index.whole().map_err(StoreError::io("read", &described))?;
+        if format!("{:016x}", XxHash3_64::oneshot(&content)) != self.meta.index_checksum {
+            return Err(StoreError::damaged(described, "its checksum does not fit"));
+        }
+        file.index.verify()?;
+        if file.index.key_count() != self.meta.rows as usize {
+            return Err(StoreError::damaged(described, format!("it has {} keys for {} rows", file.index.key_count(), self.meta.rows)));
+        }
+        let mut previous = i64::MIN;
+        let mut rows = 0u64;
+        let mut ids = Vec::new();
+        let columns = [column::ADDED, column::ID, column::INDICATOR_ID, column::STIX_ID];
+        for batch in self.read(std::slice::from_ref(&(0..self.rows())), &columns, 8_192)? {
+            let batch = batch?;
+            for value in batch.column(0).as_primitive::<TimestampMicrosecondType>().values() {
+                if *value <= previous {
+                    return Err(StoreError::damaged(path, format!("row {rows} does not come after the row before it")));
+                }
+                previous = *value;
+            }
+            collect_ids(&batch, rows as u32, &mut ids);
+            rows += batch.num_rows() as u64;
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        if rows != self.meta.rows || previous != self.meta.last_added {
+            return Err(StoreError::damaged(path, format!("it has {rows} rows up to {previous}, not what the manifest says")));
+        }
+        if ids.len() != file.index.id_count() {
+            return Err(StoreError::damaged(described, format!("it has {} ids instead of {}", file.index.id_count(), ids.len())));
+        }
+        Ok(())
+    }
+}
+
+/// The opened files of a segment, with footer and page index in memory.
+pub(crate) struct SegmentFile {
+    handle: Arc<dyn ReadAt>,
+    bytes: u64,
+    path: String,
+    metadata: ArrowReaderMetadata,
+    pub(crate) index: SegmentIndex,
+    starts: Arc<[u32]>,
+    /// First `added` of every data page of that column, over all row groups.
+    added_page_starts: Vec<i64>,
+    chunks: Vec<Range<u64>>,
+    sums: Vec<u64>,
+    verified: Vec<AtomicU64>,
+}
+
+impl std::fmt::Debug for SegmentFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SegmentFile({})", self.path)
+    }
+}
+
+impl SegmentFile {
+    fn open(meta: &SegmentMeta, storage: &Arc<dyn Storage>) -> Result<Self, StoreError> {
+        let path = storage.describe(&data_path(&meta.id));
+        let handle = storage.open(&data_path(&meta.id), meta.bytes)?;
+        let index_file = storage.open(&index_path(&meta.id), meta.index_bytes)?;
+        let index = SegmentIndex::open(&index_file, storage.describe(&index_path(&meta.id)))?;
+        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
+        let raw = RawFile { handle: Arc::clone(&handle), bytes: meta.bytes };
+        let metadata = ArrowReaderMetadata::load(&raw, options)
+            .map_err(|error| StoreError::damaged(&path, format!("its footer cannot be read: {error}")))?;
+        let sums = index.sums();
+        let chunks = chunk_ranges(metadata.metadata(), meta.bytes);
+        if sums.len() != chunks.len() {
+            return Err(StoreError::damaged(&path, "its footer and its index do not fit together"));
+        }
+        let mut starts = vec![0u32];
+        for group in metadata.metadata().row_groups() {
+            starts.push(starts.last().copied().unwrap_or(0) + group.num_rows() as u32);
+        }
+        let mut file = SegmentFile {
+            handle,
+            bytes: meta.bytes,
+            path,
+            metadata,
+            index,
+            starts: starts.into(),
+            added_page_starts: Vec::new(),
+            verified: (0..chunks.len().div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            chunks,
+            sums,
+        };
+        let tail = file.chunks.len() - 1;
+        file.verify_chunk(tail).map_err(|error| StoreError::damaged(&file.path, error))?;
+        file.added_page_starts = file.read_added_page_starts()?;
+        Ok(file)
+    }
+
+    fn read_added_page_starts(&self) -> Result<Vec<i64>, StoreError> {
+        use parquet::file::page_index::column_index::ColumnIndexMetaData;
+        let metadata = self.metadata.metadata();
+        let mut starts = Vec::new();
+        for group in metadata.column_index().into_iter().flatten() {
+            if let Some(ColumnIndexMetaData::INT64(index)) = group.first() {
+                starts.extend(index.min_values().iter().copied());
+            }
+        }
+        let pages: usize = metadata.row_groups().iter().map(|group| (group.num_rows() as usize).div_ceil(PAGE_ROWS)).sum();
+        if starts.len() != pages {
+            return Err(StoreError::damaged(&self.path, "its page index does not fit its rows"));
+        }
+        Ok(starts)
+    }
+
+    pub(crate) fn parquet_metadata(&self) -> &Arc<ParquetMetaData> {
+        self.metadata.metadata()
+    }
+
+    /// Bytes of a range, every touched chunk checked once.
+    pub(crate) fn read_range(&self, range: Range<u64>) -> io::Result<Bytes> {
+        let first = self.chunks.partition_point(|chunk| chunk.end <= range.start);
+        for (offset, chunk) in self.chunks[first..].iter().enumerate() {
+            if chunk.start >= range.end {
+                break;
+            }
+            self.verify_chunk(first + offset).map_err(io::Error::other)?;
+        }
+        self.handle.read_at(range)
+    }
+
+    fn verify_chunk(&self, chunk: usize) -> Result<(), String> {
+        let (word, bit) = (&self.verified[chunk / 64], 1u64 << (chunk % 64));
+        if word.load(Ordering::Acquire) & bit != 0 {
+            return Ok(());
+        }
+        let bytes = self.handle.read_at(self.chunks[chunk].clone()).map_err(|error| error.to_string())?;
+        if XxHash3_64::oneshot(&bytes) != self.sums[chunk] {
+            let columns = self.metadata.parquet_schema().num_columns();
+            let place = match self.metadata.parquet_schema().columns().get(chunk % columns) {
+                Some(column) if chunk + 1 < self.chunks.len() => {
+                    format!("column `{}` of row group {}", column.path().string(), chunk / columns)
+                }
+                _ => "the footer".to_owned(),
+            };
+            return Err(format!("the checksum of {place} does not fit"));
+        }
+        word.fetch_or(bit, Ordering::AcqRel);
+        Ok(())
+    }
+
+    fn reader(self: &Arc<Self>, ranges: &[Range<u32>], columns: &[&str], batch_rows: usize) -> Result<ParquetRecordBatchReader, ParquetError> {
+        let (groups, selection) = select(&self.starts, ranges);
+        let wanted: Vec<usize> = self
+            .metadata
+            .schema()
+            .fields()
+            .iter()
+            .enumerate()
+            .filter(|(_, field)| columns.contains(&field.name().as_str()))
+            .map(|(position, _)| position)
+            .collect();
+        let mask = ProjectionMask::roots(self.metadata.parquet_schema(), wanted);
+        ParquetRecordBatchReaderBuilder::new_with_metadata(SharedFile(Arc::clone(self)), self.metadata.clone())
+            .with_projection(mask)
+            .with_row_groups(groups)
+            .with_row_selection(selection)
+            .with_batch_size(batch_rows)
+            .build()
+    }
+}
+
+/// The row groups that `ranges` touch, and the selection within them.
+pub(crate) fn select(starts: &[u32], ranges: &[Range<u32>]) -> (Vec<usize>, RowSelection) {
+    let mut groups = Vec::new();
+    let mut selectors = Vec::new();
+    let mut next = 0;
+    for group in 0..starts.len().saturating_sub(1) {
+        let (start, end) = (starts[group], starts[group + 1]);
+        while next < ranges.len() && ranges[next].end <= start {
+            next += 1;
+        }
+        if next >= ranges.len() {
+            break;
+        }
+        if ranges[next].start >= end {
+            continue;
+        }
+        groups.push(group);
+        let mut at = start;
+        let mut range = next;
+        while range < ranges.len() && ranges[range].start < end {
+            let (from, to) = (ranges[range].start.max(start), ranges[range].end.min(end));
+            if from > at {
+                selectors.push(RowSelector::skip((from - at) as usize));
+            }
+            selectors.push(RowSelector::select((to - from) as usize));
+            at = to;
+            range += 1;
+        }
+        if at < end {
+            selectors.push(RowSelector::skip((end - at) as usize));
+        }
+    }
+    (groups, RowSelection::from(selectors))
+}
+
+/// The file without checks, for the footer that says where the chunks lie.
+struct RawFile {
+    handle: Arc<dyn ReadAt>,
+    bytes: u64,
+}
+
+impl Length for RawFile {
+    fn len(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl ChunkReader for RawFile {
+    type T = bytes::buf::Reader<Bytes>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        Ok(self.handle.read_at(start..self.bytes).map_err(external)?.reader())
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        self.handle.read_at(start..start + length as u64).map_err(external)
+    }
+}
+
+struct SharedFile(Arc<SegmentFile>);
+
+impl Length for SharedFile {
+    fn len(&self) -> u64 {
+        self.0.bytes
+    }
+}
+
+impl ChunkReader for SharedFile {
+    type T = bytes::buf::Reader<Bytes>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        // Only page headers of files without page index are read this way.
+        let end = (start + (64 << 10)).min(self.0.bytes);
+        Ok(self.0.read_range(start..end).map_err(external)?.reader())
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        self.0.read_range(start..start + length as u64).map_err(external)
+    }
+}
+
+fn external(error: io::Error) -> ParquetError {
+    ParquetError::External(Box::new(error))
+}
+
+/// Batches of a segment's rows, in order.
+pub struct SegmentBatches {
+    reader: ParquetRecordBatchReader,
+    file: Arc<SegmentFile>,
+    path: String,
+}
+
+impl std::fmt::Debug for SegmentBatches {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SegmentBatches({})", self.path)
+    }
+}
+
+impl Iterator for SegmentBatches {
+    type Item = Result<RecordBatch, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        debug_assert!(self.file.bytes > 0);
+        self.reader.next().map(|batch| batch.map_err(|error| StoreError::damaged(&self.path, error)))
+    }
+}
+
+/// `added` for `rows` rows, one microsecond apart, the last one at `last` if that is later.
+pub(crate) fn added_column(base: i64, rows: usize, last: Option<i64>) -> TimestampMicrosecondArray {
+    let mut values: Vec<i64> = (base..).take(rows).collect();
+    if let (Some(slot), Some(last)) = (values.last_mut(), last) {
+        *slot = last.max(*slot);
+    }
+    TimestampMicrosecondArray::from(values).with_timezone("UTC")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn selections_name_exactly_the_ranges(group_rows in proptest::collection::vec(1u32..20, 1..6), picks in proptest::collection::vec(proptest::bool::ANY, 0..100)) {
+            let mut starts = vec![0];
+            for rows in &group_rows {
+                starts.push(starts[starts.len() - 1] + rows);
+            }
+            let total = starts[starts.len() - 1];
+            let wanted: Vec<u32> = (0..total).filter(|row| picks.get(*row as usize).copied().unwrap_or(false)).collect();
+            let mut ranges: Vec<Range<u32>> = Vec::new();
+            for row in &wanted {
+                match ranges.last_mut() {
+                    Some(range) if range.end == *row => range.end += 1,
+                    _ => ranges.push(*row..row + 1),
+                }
+            }
+            let (groups, selection) = select(&starts, &ranges);
+            let rows: Vec<u32> = groups.iter().flat_map(|group| starts[*group]..starts[group + 1]).collect();
+            let mut got = Vec::new();
+            let mut at = 0;
+            for selector in selection.iter() {
+                if !selector.skip {
+                    got.extend_from_slice(&rows[at..at + selector.row_count]);
+                }
+                at += selector.row_count;
+            }
+            proptest::prop_assert_eq!(got, wanted);
+        }
+    }
+}
