@@ -14,7 +14,7 @@ use roaring::RoaringBitmap;
 use tokio::sync::Semaphore;
 
 use crate::feed::api::{Body, Feed, FeedError, Filters, Page, PageRequest, Shape, Versions};
-use crate::feed::collection::{Catalog, Collection, EmptyObjects};
+use crate::feed::collection::{Catalog, Collection};
 use crate::feed::cursor::{self, Cursor};
 use crate::feed::matching::{MatchIndex, Predicate};
 use crate::feed::plan::{Plan, Scope};
@@ -111,11 +111,9 @@ impl StoreFeed {
         &self.shared.store
     }
 
-    /// Number of live rows that each collection serves now; for listings.
-    pub async fn count(&self, collection: &Arc<Collection>) -> Result<u64, FeedError> {
-        let (shared, collection) = (Arc::clone(&self.shared), Arc::clone(collection));
-        let counted = self.shared.pool.run(move || shared.count(&collection)).await;
-        counted.map_err(|source| FeedError::Internal { what: "count a collection", source: Box::new(source) })?
+    /// Number of objects that a collection serves now. Blocks: for commands, not for servers.
+    pub fn count_blocking(&self, collection: &Arc<Collection>) -> Result<u64, FeedError> {
+        self.shared.pool.run_blocking(|| self.shared.count(collection))
     }
 }
 
@@ -148,8 +146,8 @@ impl Shared {
             }
         }
         let walk = self.walk(collection, shape, request)?;
-        let prepared = self.prepare(collection, request.object.as_deref(), &walk)?;
-        let only = prepared.only(self, collection, &walk, request.object.as_deref())?;
+        let prepared = self.prepare(collection, &walk)?;
+        let only = prepared.only(collection, &walk, request.object.as_deref())?;
         if request.object.is_some() && only.as_ref().is_some_and(HashMap::is_empty) {
             return Err(FeedError::UnknownObject { id: request.object.clone().unwrap_or_default() });
         }
@@ -214,7 +212,7 @@ impl Shared {
         Ok(Walk { snapshot, asked: cursor.asked, after: Some(cursor.after), skip: 0, filters: cursor.filters, fingerprint })
     }
 
-    fn prepare(&self, collection: &Collection, _object: Option<&str>, walk: &Walk) -> Result<Prepared, FeedError> {
+    fn prepare(&self, collection: &Collection, walk: &Walk) -> Result<Prepared, FeedError> {
         let mut fixed = vec![self.predicate(&served(collection))?];
         if !walk.filters.types.is_empty() {
             fixed.push(self.predicate(&of_types(collection, &walk.filters.types))?);
@@ -250,11 +248,7 @@ impl Shared {
         let head = envelope::Head { more: plan.more, next: next.as_deref() };
         let mut bytes = Vec::with_capacity(1_024);
         let body = if plan.rows == 0 {
-            let style = match collection.empty_objects {
-                EmptyObjects::Omit => envelope::EmptyList::Omitted,
-                EmptyObjects::List => envelope::EmptyList::Written,
-            };
-            envelope::empty(head, list, style, &mut bytes);
+            envelope::empty(head, list, collection.empty_objects, &mut bytes);
             Body::Whole(bytes.into())
         } else {
             envelope::open(head, list, &mut bytes);
@@ -284,7 +278,7 @@ impl Shared {
             fingerprint: 0,
             snapshot: Arc::clone(&snapshot),
         };
-        let prepared = self.prepare(collection, None, &walk)?;
+        let prepared = self.prepare(collection, &walk)?;
         let scope = Scope {
             snapshot: &snapshot,
             index: &self.index,
@@ -306,17 +300,16 @@ struct Prepared {
 
 impl Prepared {
     /// The rows of the ids asked for, by segment; `None` when no id was asked for.
-    fn only(&self, feed: &Shared, collection: &Collection, walk: &Walk, object: Option<&str>) -> Result<Option<HashMap<usize, RoaringBitmap>>, FeedError> {
-        let ids: Vec<&str> = walk.filters.ids.iter().map(String::as_str).filter(|id| object.is_none_or(|object| object == *id)).collect();
+    fn only(&self, collection: &Collection, walk: &Walk, object: Option<&str>) -> Result<Option<HashMap<usize, RoaringBitmap>>, FeedError> {
         let ids = match object {
             Some(object) => vec![object],
             None if walk.filters.ids.is_empty() => return Ok(None),
-            None => ids,
+            None => walk.filters.ids.iter().map(String::as_str).collect(),
         };
         let mut rows: HashMap<usize, RoaringBitmap> = HashMap::new();
         for id in ids {
             for (segment, row) in walk.snapshot.rows_of_id(id).map_err(unreadable)? {
-                if served_as(&walk.snapshot, segment, row, collection, id)? && self.in_collection(feed, &walk.snapshot, segment, row)? {
+                if served_as(&walk.snapshot, segment, row, collection, id)? && self.in_collection(&walk.snapshot, segment, row)? {
                     rows.entry(segment).or_default().insert(row);
                 }
             }
@@ -324,7 +317,7 @@ impl Prepared {
         Ok(Some(rows))
     }
 
-    fn in_collection(&self, feed: &Shared, snapshot: &Snapshot, segment: usize, row: u32) -> Result<bool, FeedError> {
+    fn in_collection(&self, snapshot: &Snapshot, segment: usize, row: u32) -> Result<bool, FeedError> {
         let Some(view) = snapshot.segments().get(segment) else { return Ok(false) };
         for predicate in &self.fixed {
             // One row is tested by itself: building a bitmap for it would scan the segment.
@@ -336,7 +329,6 @@ impl Prepared {
                 }
             }
         }
-        let _ = feed;
         Ok(true)
     }
 }

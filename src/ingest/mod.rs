@@ -1,1 +1,32 @@
-//! ingest
+//! Payloads to records: cut, parsed, normalised, given ids, as columns; then resolved against the store and committed.
+//!
+//! Reading is in three steps. An [`Input`] gives plain bytes, `split` finds where elements begin and end without parsing
+//! them, and blocks of elements are decoded on all cores, each into one [`Parsed`], handed on in input order by
+//! [`decode`]. A bad element costs itself only. The [`Importer`] takes it from there.
+
+mod block;
+mod builder;
+mod csv;
+mod decode;
+mod detect;
+mod edge;
+mod element;
+mod indicator;
+mod input;
+mod json;
+mod list;
+mod names;
+mod pipeline;
+mod resolve;
+mod split;
+mod stix;
+#[cfg(test)]
+mod tests;
+mod xsoar;
+
+pub use block::DecodeOptions;
+pub use builder::{Parsed, Reject, Warnings};
+pub use decode::{DecodeError, decode};
+pub use detect::{Format, FormatError};
+pub use input::{Compression, Input, InputError, InputSpec, expand};
+pub use pipeline::{Importer, Summary};

@@ -210,3 +210,8 @@ pub fn schema() -> SchemaRef {
 pub fn input_schema() -> SchemaRef {
     Arc::clone(&INPUT_SCHEMA)
 }
+
+/// The names of all columns, in schema order.
+pub fn schema_names() -> Vec<&'static str> {
+    SCHEMA.fields().iter().map(|field| field.name().as_str()).collect()
+}

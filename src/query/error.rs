@@ -51,6 +51,12 @@ pub enum Problem {
         /// The limit.
         limit: usize,
     },
+    /// More values than the limit.
+    #[error("the query holds more than {limit} values; split it into several collections")]
+    TooMany {
+        /// The limit.
+        limit: usize,
+    },
     /// Parentheses and negations nested too deeply.
     #[error("parentheses and negations are nested more than {limit} deep; flatten the query")]
     TooDeep {
@@ -132,7 +138,11 @@ pub enum Problem {
 
 /// Why a query does not compile.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct QueryError {
+pub struct QueryError(Box<Details>);
+
+/// Apart, so that the results the parser hands up its recursion stay small.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Details {
     problem: Problem,
     position: Position,
     expected: Vec<&'static str>,
@@ -144,30 +154,30 @@ impl QueryError {
     pub(super) fn new(text: &str, offset: usize, problem: Problem, expected: Vec<&'static str>) -> Self {
         let position = Position::of(text, offset);
         let (excerpt, caret) = excerpt(text, position);
-        QueryError { problem, position, expected, excerpt, caret }
+        QueryError(Box::new(Details { problem, position, expected, excerpt, caret }))
     }
 
     /// What is wrong.
     pub fn problem(&self) -> &Problem {
-        &self.problem
+        &self.0.problem
     }
 
     /// Where.
     pub fn position(&self) -> Position {
-        self.position
+        self.0.position
     }
 
     /// What could stand there instead; may be empty.
     pub fn expected(&self) -> &[&'static str] {
-        &self.expected
+        &self.0.expected
     }
 
     /// Three lines for people: the sentence, the line of the query, a caret under the place and what was expected.
     pub fn render(&self) -> String {
-        let mut out = format!("{self}\n  {}\n  {}^", self.excerpt, " ".repeat(self.caret));
-        if !self.expected.is_empty() {
+        let mut out = format!("{self}\n  {}\n  {}^", self.0.excerpt, " ".repeat(self.0.caret));
+        if !self.0.expected.is_empty() {
             out.push_str(" expected ");
-            out.push_str(&self.expected.join(" or "));
+            out.push_str(&self.0.expected.join(" or "));
         }
         out
     }
@@ -175,13 +185,13 @@ impl QueryError {
 
 impl fmt::Display for QueryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.position, self.problem)
+        write!(f, "{}: {}", self.0.position, self.0.problem)
     }
 }
 
 impl std::error::Error for QueryError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.problem.source()
+        self.0.problem.source()
     }
 }
 

@@ -70,7 +70,8 @@ fn describe(leaf: &Leaf) -> String {
                 Op::LessOrEqual => "<=",
                 Op::Empty => return format!("{column}{}{path} is empty", if path.is_empty() { "" } else { "." }),
             };
-            format!("{subject} {verb} {}, in any case", list(values, show_argument))
+            let case = if *op == Op::Equal { ", in any case" } else { "" };
+            format!("{subject} {verb} {}{case}", list(values, show_argument))
         }
     }
 }
@@ -111,7 +112,11 @@ fn write_sql(out: &mut String, expr: &Expr) {
         Expr::Column(column) => write_quoted(out, &column.name, '"'),
         Expr::Literal(value, _) => write_literal(out, expr, value),
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
-            write_operand(out, left, *op);
+            // Operators group to the left, so a chain down the left side needs no parentheses.
+            match &**left {
+                Expr::BinaryExpr(inner) if inner.op == *op => write_sql(out, left),
+                _ => write_operand(out, left, *op),
+            }
             let _ = write!(out, " {op} ");
             write_operand(out, right, *op);
         }

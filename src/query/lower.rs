@@ -3,7 +3,10 @@
 //! Literals take the type of their column, so that no cast stands between a comparison and the statistics, dictionaries
 //! and bloom filters it can use. Long chains become balanced trees: their depth grows with the logarithm.
 
-use datafusion::arrow::datatypes::DataType;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use arrow::datatypes::DataType;
 use datafusion::common::{Column, ScalarValue};
 use datafusion::logical_expr::expr::{InList, ScalarFunction};
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
@@ -18,47 +21,69 @@ use crate::model::time::Timestamp;
 /// Fills in the time of asking. Negations are two-valued: a missing value does not satisfy a condition, so it
 /// satisfies the condition's negation. Above them "unknown" may remain, which filters treat as no.
 pub(super) fn lower(rule: &Rule, now: Timestamp) -> Expr {
+    lower_part(rule, now).expr
+}
+
+/// An expression and how deep it is.
+struct Part {
+    expr: Expr,
+    depth: usize,
+}
+
+fn lower_part(rule: &Rule, now: Timestamp) -> Part {
+    let flat = |expr| Part { expr, depth: 1 };
     match rule {
-        Rule::All => literal(ScalarValue::Boolean(Some(true))),
-        Rule::Nothing => literal(ScalarValue::Boolean(Some(false))),
-        Rule::And(rules) => chain(by_cost(rules), Operator::And, now),
-        Rule::Or(rules) => chain(by_cost(rules), Operator::Or, now),
+        Rule::All => flat(literal(ScalarValue::Boolean(Some(true)))),
+        Rule::Nothing => flat(literal(ScalarValue::Boolean(Some(false)))),
+        Rule::And(rules) => chain(rules, Operator::And, now),
+        Rule::Or(rules) => chain(rules, Operator::Or, now),
         Rule::Not(inner) => {
-            let lowered = Box::new(lower(inner, now));
-            match **inner {
-                Rule::Leaf(Leaf::Match(_)) => Expr::Not(lowered),
-                _ => Expr::IsNotTrue(lowered),
-            }
+            let Part { expr, depth } = lower_part(inner, now);
+            let expr = match **inner {
+                Rule::Leaf(Leaf::Match(_)) => Expr::Not(Box::new(expr)),
+                _ => Expr::IsNotTrue(Box::new(expr)),
+            };
+            Part { expr, depth: depth + 1 }
         }
-        Rule::Leaf(leaf) => lower_leaf(leaf, now),
+        Rule::Leaf(leaf) => flat(lower_leaf(leaf, now)),
     }
 }
 
-fn by_cost(rules: &[Rule]) -> Vec<&Rule> {
+/// Cheap conditions first: what they refuse, the dear ones need not look at.
+fn chain(rules: &[Rule], operator: Operator, now: Timestamp) -> Part {
     let mut sorted: Vec<&Rule> = rules.iter().collect();
     sorted.sort_by_cached_key(|rule| rule.cost());
-    sorted
+    let parts = sorted.into_iter().map(|rule| lower_part(rule, now)).collect();
+    combine(parts, operator)
+        .unwrap_or_else(|| Part { expr: literal(ScalarValue::Boolean(Some(operator == Operator::And))), depth: 1 })
 }
 
-fn chain(rules: Vec<&Rule>, operator: Operator, now: Timestamp) -> Expr {
-    let exprs = rules.into_iter().map(|rule| lower(rule, now)).collect();
-    balanced(exprs, operator).unwrap_or_else(|| literal(ScalarValue::Boolean(Some(operator == Operator::And))))
+/// Combines all, two at a time; `None` of nothing.
+pub(super) fn balanced(exprs: Vec<Expr>, operator: Operator) -> Option<Expr> {
+    let parts = exprs.into_iter().map(|expr| Part { expr, depth: 1 }).collect();
+    combine(parts, operator).map(|part| part.expr)
 }
 
-/// Combines in pairs of neighbours until one is left; `None` of nothing.
-pub(super) fn balanced(mut exprs: Vec<Expr>, operator: Operator) -> Option<Expr> {
-    while exprs.len() > 1 {
-        let mut pairs = Vec::with_capacity(exprs.len().div_ceil(2));
-        let mut rest = exprs.into_iter();
-        while let Some(left) = rest.next() {
-            pairs.push(match rest.next() {
-                Some(right) => binary(left, operator, right),
-                None => left,
-            });
-        }
-        exprs = pairs;
+/// Always the two shallowest: so one deep part among many flat ones comes to lie near the top, and nesting adds to the
+/// depth what it must and no more. Of two, the earlier one goes left, where it is asked first.
+fn combine(parts: Vec<Part>, operator: Operator) -> Option<Part> {
+    let mut places: Vec<Option<Expr>> = Vec::with_capacity(parts.len());
+    let mut shallowest = BinaryHeap::with_capacity(parts.len());
+    for (place, Part { expr, depth }) in parts.into_iter().enumerate() {
+        places.push(Some(expr));
+        shallowest.push(Reverse((depth, place)));
     }
-    exprs.pop()
+    let mut take = |place: usize, merged: Option<Expr>| std::mem::replace(places.get_mut(place)?, merged);
+    loop {
+        let Reverse((depth, place)) = shallowest.pop()?;
+        let Some(Reverse((other_depth, other_place))) = shallowest.pop() else {
+            return Some(Part { expr: take(place, None)?, depth });
+        };
+        let (first, second) = (place.min(other_place), place.max(other_place));
+        let merged = binary(take(first, None)?, operator, take(second, None)?);
+        take(first, Some(merged));
+        shallowest.push(Reverse((depth.max(other_depth) + 1, first)));
+    }
 }
 
 fn lower_leaf(leaf: &Leaf, now: Timestamp) -> Expr {

@@ -110,6 +110,8 @@ pub(super) fn parse_flag(text: &str) -> Option<bool> {
 pub(super) struct Matcher {
     op: Op,
     words: HashSet<String>,
+    /// The word if there is just one.
+    sole: Option<String>,
     needles: Vec<String>,
     globs: Vec<Glob>,
     bounds: Vec<Bound>,
@@ -134,6 +136,7 @@ impl Matcher {
         let mut matcher = Matcher {
             op,
             words: HashSet::new(),
+            sole: None,
             needles: Vec::new(),
             globs: Vec::new(),
             bounds: Vec::new(),
@@ -162,16 +165,22 @@ impl Matcher {
                 }
             }
         }
+        if let (1, [only]) = (matcher.words.len(), literals) {
+            matcher.sole = Some(fold(only));
+        }
         matcher.numbers.sort_by(|a, b| a.compare(*b).unwrap_or(Ordering::Equal));
         matcher
     }
 
     pub(super) fn text(&mut self, text: &str) -> bool {
-        fold_into(&mut self.folded, text);
+        let sole = self.sole.as_deref().filter(|_| text.is_ascii());
+        if sole.is_none() {
+            fold_into(&mut self.folded, text);
+        }
         let folded = self.folded.as_str();
         match self.op {
             Op::Equal => {
-                self.words.contains(folded)
+                sole.map_or_else(|| self.words.contains(folded), |word| text.eq_ignore_ascii_case(word))
                     || (!self.numbers.is_empty() && Number::parse(text).is_some_and(|n| self.has_number(n)))
                     || (!self.days.is_empty() && Timestamp::parse(text).is_ok_and(|at| self.has_date(at)))
             }

@@ -8,6 +8,7 @@
 //!
 //! - A blank is "and" between clauses and "or" inside `field:( … )`. `and` binds tighter than `or`; a mixture without
 //!   parentheses is warned about.
+//! - Nesting ends at 64 levels, text at 1 MiB; lists may have any length.
 //! - A `-` directly before a clause negates it. With a blank behind it, it negates a field or a parenthesis and is
 //!   ignored before a word (`A - Completely reliable`); both are warned about.
 //! - `*`, `field:*` and `*:*` are every record; `field:""` is a record without the field. Quoted wildcards are plain.
@@ -68,6 +69,7 @@ pub fn compile_sql(where_text: &str) -> Result<Compiled, QueryError> {
     let tree = conjuncts.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     let (clocked, fixed): (Vec<Expr>, Vec<Expr>) = conjuncts.into_iter().partition(sql::is_clocked);
     let fixed = lower::balanced(fixed, Operator::And).map(|expr| sql::folded(&expr, None));
+    let fixed = fixed.filter(|expr| *expr != lit(true));
     let clocked = Clocked::Sql(lower::balanced(clocked, Operator::And));
     let tree = if tree.is_empty() { "every record".to_owned() } else { tree };
     Ok(Compiled { text: where_text.to_owned(), warnings: Vec::new(), fixed, clocked, tree })
@@ -125,7 +127,8 @@ impl Compiled {
         self.tree.clone()
     }
 
-    /// The whole condition as SQL, valid after `WHERE` in a session that has our [`functions`].
+    /// The whole condition as SQL, valid after `WHERE` in a session that has our [`functions`]. It nests as the query
+    /// does; beyond some twenty levels DataFusion's parser wants a higher `sql_parser.recursion_limit`.
     pub fn sql(&self, now: Timestamp) -> String {
         match &self.clocked {
             Clocked::Rule(_) => explain::sql(&self.expr(now)),

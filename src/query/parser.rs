@@ -15,8 +15,12 @@ use super::lexer::{Kind, Lexer, Place, Token};
 /// Longest query text, in bytes.
 pub(super) const MAX_BYTES: usize = 1 << 20;
 
-/// Deepest nesting of parentheses and negations: it bounds the recursion here and in everything that walks the tree.
-pub(super) const MAX_DEPTH: usize = 200;
+/// Deepest nesting of parentheses and negations. It bounds the recursion here and, since expressions are as deep, in
+/// DataFusion, whose planner takes up to 20 KB of stack a level in unoptimised builds: 64 stay well inside 2 MB.
+pub(super) const MAX_DEPTH: usize = 64;
+
+/// Most values in one query: each costs its text a hundredfold until it is compiled.
+const MAX_VALUES: usize = 100_000;
 
 /// Reads query text. Pure syntax: fields and values are not looked at.
 pub fn parse(text: &str) -> Result<Query, QueryError> {
@@ -24,7 +28,7 @@ pub fn parse(text: &str) -> Result<Query, QueryError> {
         let problem = Problem::TooLong { bytes: text.len(), limit: MAX_BYTES };
         return Err(QueryError::new("", 0, problem, Vec::new()));
     }
-    let mut parser = Parser { text, lexer: Lexer::new(text), peeked: None, depth: 0, field: String::new() };
+    let mut parser = Parser { text, lexer: Lexer::new(text), peeked: None, depth: 0, values: 0, field: String::new() };
     if parser.peek(Place::Clause)?.kind == Kind::End {
         return match text.trim() {
             "" => Ok(Query { root: None, warnings: Vec::new() }),
@@ -44,6 +48,7 @@ struct Parser<'a> {
     lexer: Lexer<'a>,
     peeked: Option<Token>,
     depth: usize,
+    values: usize,
     /// Field whose value or group is being read, for messages.
     field: String,
 }
@@ -53,12 +58,15 @@ trait Leaf: Sized {
     const PLACE: Place;
     /// Whether a mere blank means "and" (or else "or").
     const BLANK_IS_AND: bool;
+    /// For messages.
+    const NAME: &'static str;
     fn parse(parser: &mut Parser<'_>, token: Token) -> Result<Self, QueryError>;
 }
 
 impl Leaf for Clause {
     const PLACE: Place = Place::Clause;
     const BLANK_IS_AND: bool = true;
+    const NAME: &'static str = "a condition";
 
     fn parse(parser: &mut Parser<'_>, token: Token) -> Result<Self, QueryError> {
         match token.kind {
@@ -80,6 +88,7 @@ impl Leaf for Clause {
 impl Leaf for Test {
     const PLACE: Place = Place::Group;
     const BLANK_IS_AND: bool = false;
+    const NAME: &'static str = "a value";
 
     fn parse(parser: &mut Parser<'_>, token: Token) -> Result<Self, QueryError> {
         match token.kind {
@@ -123,6 +132,12 @@ impl Parser<'_> {
             let operator = match next.kind {
                 Kind::Or => Some(self.take(L::PLACE)?),
                 Kind::Close | Kind::End => break,
+                Kind::Minus | Kind::Not => {
+                    // Either reading surprises somebody: `tags:(a -b)` means "a, but not b" to users of Lucene.
+                    let message = "a blank inside a field's parentheses is an `or`; write `and` before the negation";
+                    self.lexer.warnings.push(start, message.into());
+                    None
+                }
                 _ => None,
             };
             let (alternative, chained) = self.all_of::<L>(operator.as_ref())?;
@@ -162,8 +177,14 @@ impl Parser<'_> {
                 Ok(Tree::Not(Box::new(inner)))
             }
             Kind::Open => self.group::<L>(&token),
-            Kind::And | Kind::Or | Kind::Close | Kind::End => Err(self.missing_operand(after, &token)),
-            _ => Ok(Tree::Leaf(L::parse(self, token)?)),
+            Kind::And | Kind::Or | Kind::Close | Kind::End => Err(self.missing_operand::<L>(after, &token)),
+            _ => {
+                self.values += 1;
+                if self.values > MAX_VALUES {
+                    return Err(self.lexer.error(token.span.start, Problem::TooMany { limit: MAX_VALUES }, &[]));
+                }
+                Ok(Tree::Leaf(L::parse(self, token)?))
+            }
         }
     }
 
@@ -189,7 +210,7 @@ impl Parser<'_> {
     }
 
     /// The error for a place where a condition should stand and `found` does.
-    fn missing_operand(&self, after: Option<&Token>, found: &Token) -> QueryError {
+    fn missing_operand<L: Leaf>(&self, after: Option<&Token>, found: &Token) -> QueryError {
         let raw = |token: &Token| self.lexer.raw(token.span).to_owned();
         let opened = after.filter(|token| token.kind == Kind::Open);
         let problem = match (&found.kind, after) {
@@ -202,7 +223,7 @@ impl Parser<'_> {
             (_, Some(operator)) => Problem::MissingOperand { operator: raw(operator) },
             (_, None) => Problem::NoCondition,
         };
-        self.lexer.error(found.span.start, problem, &["a condition"])
+        self.lexer.error(found.span.start, problem, &[L::NAME])
     }
 }
 

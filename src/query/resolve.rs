@@ -51,12 +51,13 @@ const VERDICTS: &[(&str, i64)] =
 
 /// The rule a query stands for, and all warnings about it.
 pub(super) fn resolve(text: &str, query: Query) -> (Rule, Vec<Warning>) {
-    let mut resolver = Resolver { warnings: Warnings::new(text, query.warnings) };
+    let mut resolver = Resolver { text, warnings: Warnings::new(text, query.warnings) };
     let rule = query.root.map_or(Rule::All, |root| resolver.clauses(root));
     (rule, resolver.warnings.into_list())
 }
 
 struct Resolver<'a> {
+    text: &'a str,
     warnings: Warnings<'a>,
 }
 
@@ -217,15 +218,21 @@ impl Resolver<'_> {
             }
             Some("expired") if comparison == Comparison::Equal => compare(Comparison::LessOrEqual),
             _ => {
-                let message = format!("`{value}` is no expiration status (active, expired); this matches nothing");
+                let written = self.written(value);
+                let message = format!("`{written}` is no expiration status (active, expired); this matches nothing");
                 self.nothing(value.span, message)
             }
         }
     }
 
     fn not_a(&mut self, field: &Field<'_>, wanted: &str, value: &Value) -> Rule {
-        let message = format!("`{}` takes a {wanted}, which `{value}` is not; this matches nothing", field.name);
+        let (name, written) = (field.name, self.written(value));
+        let message = format!("`{name}` takes a {wanted}, which `{written}` is not; this matches nothing");
         self.nothing(value.span, message.replace("a `T`", "`T`"))
+    }
+
+    fn written(&self, value: &Value) -> String {
+        self.text.get(value.span.start..value.span.end).unwrap_or_default().chars().take(60).collect()
     }
 
     fn nothing(&mut self, span: Span, message: String) -> Rule {

@@ -1,36 +1,52 @@
 //! A condition given as SQL instead of a query.
 
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use chrono::DateTime;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DataFusionError};
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::split_conjunction_owned;
-use datafusion::logical_expr::{Expr, ExprSchemable, Volatility};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator, Volatility, lit};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::prelude::SessionContext;
+use datafusion::sql::sqlparser::parser::ParserError;
 
 use super::error::{Problem, QueryError};
+use super::lower::balanced;
 use super::parser::MAX_BYTES;
 use super::udf::functions;
 use crate::model::schema::schema;
 use crate::model::time::Timestamp;
-use chrono::DateTime;
+
+/// Stack for parsing and planning, which recurse with every parenthesis; an overflow would end the process.
+const STACK_BYTES: usize = 64 << 20;
+
+/// Deepest expression handed out: others walk it on stacks of ordinary size.
+const MAX_DEPTH: usize = 96;
 
 /// Parses a condition over the record schema and coerces its types; conjuncts in order.
 pub(super) fn conjuncts(text: &str) -> Result<Vec<Expr>, QueryError> {
-    let refuse = |offset: usize, problem: Problem| QueryError::new(text, offset, problem, Vec::new());
     if text.len() > MAX_BYTES {
         return Err(QueryError::new("", 0, Problem::TooLong { bytes: text.len(), limit: MAX_BYTES }, Vec::new()));
     }
     if text.trim().is_empty() {
         return Ok(Vec::new());
     }
-    let refuse_sql = |error: DataFusionError| {
-        let message = error.strip_backtrace();
-        refuse(
-            place_in(text, &message).unwrap_or(0),
-            Problem::Sql { message: message.lines().next().unwrap_or_default().to_owned() },
-        )
-    };
+    let planned = std::thread::scope(|scope| {
+        let worker = std::thread::Builder::new().name("compile-sql".into()).stack_size(STACK_BYTES);
+        worker.spawn_scoped(scope, || plan(text)).ok().and_then(|running| running.join().ok())
+    });
+    planned.unwrap_or_else(|| Err(refusal(text, Problem::Sql { message: "it could not be planned".into() })))
+}
+
+fn refusal(text: &str, problem: Problem) -> QueryError {
+    QueryError::new(text, 0, problem, Vec::new())
+}
+
+fn plan(text: &str) -> Result<Vec<Expr>, QueryError> {
+    let refuse_sql = |error: DataFusionError| refused(text, &error);
     let table = table().map_err(refuse_sql)?;
     let session = SessionContext::new();
     for function in functions() {
@@ -38,14 +54,60 @@ pub(super) fn conjuncts(text: &str) -> Result<Vec<Expr>, QueryError> {
     }
     let condition = session.parse_sql_expr(text, &table).map_err(refuse_sql)?;
     if let Some(what) = more_than_a_row(&condition) {
-        return Err(refuse(0, Problem::NotOfOneRow { what }));
+        return Err(refusal(text, Problem::NotOfOneRow { what }));
     }
     let found = condition.get_type(&table).map_err(refuse_sql)?;
-    if found != datafusion::arrow::datatypes::DataType::Boolean {
-        return Err(refuse(0, Problem::NotBoolean { found: found.to_string() }));
+    if found != DataType::Boolean {
+        return Err(refusal(text, Problem::NotBoolean { found: found.to_string() }));
     }
     let coerced = simplifier(&table, None).coerce(condition, &table).map_err(refuse_sql)?;
-    Ok(split_conjunction_owned(coerced))
+    let conjuncts: Vec<Expr> = split_conjunction_owned(coerced).into_iter().map(rebalanced).collect();
+    if conjuncts.iter().any(|conjunct| depth(conjunct) > MAX_DEPTH) {
+        return Err(refusal(text, Problem::TooDeep { limit: MAX_DEPTH }));
+    }
+    Ok(conjuncts)
+}
+
+fn refused(text: &str, error: &DataFusionError) -> QueryError {
+    let message = match error.find_root() {
+        DataFusionError::SQL(error, _) => match &**error {
+            ParserError::RecursionLimitExceeded => return refusal(text, Problem::TooDeep { limit: MAX_DEPTH }),
+            ParserError::TokenizerError(message) | ParserError::ParserError(message) => message.clone(),
+        },
+        other => other.strip_backtrace(),
+    };
+    let offset = place_in(text, &message).unwrap_or(0);
+    let message = message.lines().next().unwrap_or_default();
+    let message = message.rsplit_once(" at Line: ").map_or(message, |(before, _)| before);
+    QueryError::new(text, offset, Problem::Sql { message: message.to_owned() }, Vec::new())
+}
+
+/// SQL nests `a OR b OR c …` as deep as it is long; here as deep as its logarithm.
+fn rebalanced(expr: Expr) -> Expr {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::And | Operator::Or), right }) => {
+            let mut waiting = vec![*right, *left];
+            let mut flat = Vec::new();
+            while let Some(next) = waiting.pop() {
+                match next {
+                    Expr::BinaryExpr(inner) if inner.op == op => waiting.extend([*inner.right, *inner.left]),
+                    other => flat.push(rebalanced(other)),
+                }
+            }
+            balanced(flat, op).unwrap_or_else(|| lit(op == Operator::And))
+        }
+        Expr::Not(inner) => Expr::Not(Box::new(rebalanced(*inner))),
+        other => other,
+    }
+}
+
+fn depth(expr: &Expr) -> usize {
+    let mut deepest = 0;
+    let _ = expr.apply_children(|child| {
+        deepest = deepest.max(depth(child));
+        Ok(TreeNodeRecursion::Continue)
+    });
+    deepest + 1
 }
 
 /// Whether the expression asks for the time.
@@ -68,7 +130,7 @@ fn table() -> Result<DFSchema, DataFusionError> {
 
 fn simplifier(table: &DFSchema, now: Option<Timestamp>) -> ExprSimplifier {
     let now = now.and_then(|now| DateTime::from_timestamp_micros(now.0));
-    let context = SimplifyContext::builder().with_schema(std::sync::Arc::new(table.clone()));
+    let context = SimplifyContext::builder().with_schema(Arc::new(table.clone()));
     ExprSimplifier::new(context.with_query_execution_start_time(now).build())
 }
 

@@ -42,7 +42,7 @@ pub struct NewRows {
 pub struct Writer {
     store: Store,
     snapshot: Arc<Snapshot>,
-    _lock: Option<File>,
+    _lock: Lock,
     began: Instant,
     clock_at_start: i64,
     segment: Option<SegmentWriter>,
@@ -233,26 +233,34 @@ fn split(rows: NewRows, at: usize) -> (NewRows, NewRows) {
     (NewRows { batch: batch.slice(0, at), keys, digests }, tail)
 }
 
-/// Takes the process lock of a local store; an object store relies on create-if-absent alone.
-pub(super) fn lock(store: &Store) -> Result<Option<File>, StoreError> {
-    let Some(path) = store.storage().lock_path() else { return Ok(None) };
+/// The process lock of a local store; an object store has none and relies on create-if-absent alone.
+#[derive(Debug)]
+pub(super) struct Lock(#[expect(dead_code, reason = "held for its drop, which releases the lock")] Option<File>);
+
+/// Takes the lock, waiting for whoever holds it.
+pub(super) fn lock(store: &Store) -> Result<Lock, StoreError> {
+    let began = Instant::now();
+    loop {
+        match try_lock(store)? {
+            Some(lock) => return Ok(lock),
+            None if began.elapsed() < LOCK_WAIT => std::thread::sleep(Duration::from_millis(20)),
+            None => return Err(StoreError::Locked { path: store.location().to_owned(), waited_s: LOCK_WAIT.as_secs() }),
+        }
+    }
+}
+
+/// Takes the lock if nobody holds it.
+pub(super) fn try_lock(store: &Store) -> Result<Option<Lock>, StoreError> {
+    let Some(path) = store.storage().lock_path() else { return Ok(Some(Lock(None))) };
     let file = File::options()
         .create(true)
         .truncate(false)
         .write(true)
         .open(&path)
         .map_err(StoreError::io("lock", path.display()))?;
-    let began = Instant::now();
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(Some(file)),
-            Err(std::fs::TryLockError::WouldBlock) if began.elapsed() < LOCK_WAIT => {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            Err(std::fs::TryLockError::WouldBlock) => {
-                return Err(StoreError::Locked { path: store.location().to_owned(), waited_s: LOCK_WAIT.as_secs() });
-            }
-            Err(std::fs::TryLockError::Error(error)) => return Err(StoreError::io("lock", path.display())(error)),
-        }
+    match file.try_lock() {
+        Ok(()) => Ok(Some(Lock(Some(file)))),
+        Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+        Err(std::fs::TryLockError::Error(error)) => Err(StoreError::io("lock", path.display())(error)),
     }
 }

@@ -254,9 +254,10 @@ impl Store {
         Writer::begin(self)
     }
 
-    /// Removes what a killed writer left; call it once when a process starts to write or serve.
+    /// Removes what a killed writer left; call it once when a process starts to write or serve. Does nothing while another
+    /// process writes.
     pub fn remove_orphans(&self) -> Result<(), StoreError> {
-        let _lock = commit::lock(self)?;
+        let Some(_lock) = commit::try_lock(self)? else { return Ok(()) };
         let snapshot = self.reload()?;
         let kept: Vec<u64> = Manifest::versions(&**self.storage())?.into_iter().map(|(version, _)| version).collect();
         gc::remove_orphans(self, &snapshot, &kept)
@@ -354,7 +355,7 @@ fn create_if_missing(storage: &dyn Storage, options: &StoreOptions) -> Result<()
         return Ok(());
     }
     // Only what a creation that was cut short leaves may lie there.
-    let ours = |name: &str| name.contains("store.") || ["lock", "manifest", "segments", "superseded", CURSOR_KEY].contains(&name);
+    let ours = |name: &str| name.contains("store.") || ["lock", "manifest", "segments", "superseded", "users.json", CURSOR_KEY].contains(&name);
     if storage.list("")?.iter().any(|listed| !ours(&listed.name)) {
         return Err(StoreError::NotAStore { path: storage.describe("") });
     }

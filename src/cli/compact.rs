@@ -1,0 +1,36 @@
+//! `taxiway compact`.
+
+use clap::Args;
+
+use super::output::{grouped, say};
+use super::place::{Place, start_log, store_options};
+use super::{CliError, Outcome};
+use crate::store::{CompactOptions, Store};
+
+/// Merge small segments and drop superseded versions that are older than the history.
+///
+/// Order and dates stay; consumers and readers notice nothing.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  taxiway compact --store /var/lib/taxiway")]
+pub(super) struct CompactArgs {
+    #[command(flatten)]
+    place: Place,
+    /// Rewrite every segment.
+    #[arg(long)]
+    all: bool,
+}
+
+pub(super) fn run(args: &CompactArgs) -> Result<Outcome, CliError> {
+    let config = args.place.config()?;
+    start_log(&config, Some("warn"));
+    let store = Store::open(store_options(&config))?;
+    let report = store.compact(&CompactOptions { all: args.all, ..CompactOptions::default() })?;
+    say(&format!(
+        "{} segments became {}; {} rows rewritten, {} superseded ones dropped",
+        report.segments_before,
+        report.segments_after,
+        grouped(report.rewritten),
+        grouped(report.dropped)
+    ))?;
+    Ok(Outcome::Done)
+}

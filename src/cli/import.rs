@@ -1,0 +1,299 @@
+//! `taxiway import`.
+
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+
+use super::output::{self, complain, grouped, say};
+use super::place::{Place, start_log, store_options};
+use super::{CliError, Outcome};
+use crate::ingest::{self, DecodeError, DecodeOptions, Format, Importer, Input, InputSpec, Reject, Summary};
+use crate::store::{Store, StoreError};
+
+/// A plain progress line is printed this often where there is no terminal.
+const PLAIN_PROGRESS: Duration = Duration::from_secs(10);
+
+/// Import indicators and STIX objects from files or standard input.
+///
+/// Takes XSOAR indicator documents (NDJSON, JSON array, search response), STIX 2.x bundles and objects, CSV with a header, and
+/// plain lists of values; each of them plain, gzip or zstd. What is already in the store is updated; what says nothing new is not written.
+/// Records that cannot be taken go to FILE.rejected.ndjson with line and reason; the rest is imported.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  taxiway import export.ndjson.gz\n  taxiway import 'feeds/*.json' --source 'My Feed'\n  curl -s https://example.org/list.txt | taxiway import - --type IP --source Example"
+)]
+pub(super) struct ImportArgs {
+    /// Files, glob patterns, or `-` for standard input.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<String>,
+    #[command(flatten)]
+    place: Place,
+    /// What the inputs are, instead of telling it from their content: xsoar, stix, csv or list.
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<Format>,
+    /// Type of the values of lists and tables, instead of telling it from the value: an XSOAR type such as `IP`.
+    #[arg(long = "type", value_name = "TYPE")]
+    default_type: Option<String>,
+    /// Source of records that name none (`sourceBrands` in queries).
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
+    /// Verdict of records that have none: 0 unknown, 1 benign, 2 suspicious, 3 malicious.
+    #[arg(long, value_name = "0-3", value_parser = clap::value_parser!(u8).range(0..=3))]
+    score: Option<u8>,
+    /// Tag to add to every record of lists and tables; may be repeated.
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+    /// CSV column to field, `COLUMN=FIELD`; may be repeated.
+    #[arg(long = "map", value_name = "COLUMN=FIELD", value_parser = mapping)]
+    columns: Vec<(String, String)>,
+    /// Say what would be done, and write nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Stop at the first record that cannot be taken.
+    #[arg(long)]
+    strict: bool,
+    /// Form of the summary.
+    #[arg(long, value_enum, default_value = "table", value_name = "FORMAT")]
+    output: output::Format,
+}
+
+fn mapping(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((column, field)) if !column.is_empty() && !field.is_empty() => Ok((column.to_owned(), field.to_owned())),
+        _ => Err("write it as COLUMN=FIELD, for example `IOC=value`".to_owned()),
+    }
+}
+
+/// Why an input was given up.
+#[derive(Debug, thiserror::Error)]
+enum Stop {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("line {line}: {reason} (stopped because of --strict; what was committed before stays)")]
+    Strict { line: u64, reason: String },
+    #[error("cannot write `{path}`: {source}")]
+    Rejects { path: String, source: io::Error },
+}
+
+pub(super) fn run(args: &ImportArgs) -> Result<Outcome, CliError> {
+    let config = args.place.config()?;
+    start_log(&config, Some("warn"));
+    let inputs = ingest::expand(&args.files)?;
+    let store = Store::open_or_create(store_options(&config))?;
+    store.remove_orphans()?;
+    let options = DecodeOptions {
+        format: args.format,
+        default_type: args.default_type.clone(),
+        default_source: args.source.clone(),
+        default_score: args.score,
+        default_tags: args.tags.clone(),
+        csv_columns: args.columns.clone(),
+        ..DecodeOptions::new(Arc::clone(store.ids()))
+    };
+    let began = Instant::now();
+    let mut importer = Importer::new(&store, args.dry_run);
+    let mut failures = 0;
+    let mut reject_files = Vec::new();
+    for spec in &inputs {
+        let mut rejects = RejectFile::beside(spec);
+        let outcome = import_one(spec, &options, args.strict, &mut importer, &mut rejects);
+        reject_files.extend(rejects.finish()?);
+        match outcome {
+            Ok(()) => {}
+            // The store's own failures end everything; an unreadable input only itself.
+            Err(DecodeError::Sink(stop @ (Stop::Store(_) | Stop::Rejects { .. }))) => return Err(stop.into()),
+            Err(error) => {
+                failures += 1;
+                complain(&format!("error: {}: {}", spec, super::sentence(&error)));
+                if args.strict {
+                    break;
+                }
+            }
+        }
+    }
+    let summary = importer.finish()?;
+    report(args, &summary, began.elapsed(), &reject_files, failures, inputs.len())?;
+    Ok(if failures == 0 { Outcome::Done } else { Outcome::Attention })
+}
+
+fn import_one(
+    spec: &InputSpec,
+    options: &DecodeOptions,
+    strict: bool,
+    importer: &mut Importer,
+    rejects: &mut RejectFile,
+) -> Result<(), DecodeError<Stop>> {
+    let input = Input::open(spec)?;
+    let progress = Progress::new(&spec.to_string(), input.size(), input.consumed(), importer.summary().read);
+    let result = ingest::decode(input, options, |parsed| {
+        let rejected = importer.push(parsed)?;
+        for reject in &rejected {
+            rejects.write(reject)?;
+        }
+        if let Some(first) = rejected.first().filter(|_| strict) {
+            return Err(Stop::Strict { line: first.line, reason: first.reason.clone() });
+        }
+        progress.show(importer.summary().read);
+        Ok(())
+    });
+    progress.end();
+    result
+}
+
+/// `<input>.rejected.ndjson`, made when the first record is rejected.
+struct RejectFile {
+    path: PathBuf,
+    file: Option<BufWriter<File>>,
+}
+
+impl RejectFile {
+    fn beside(spec: &InputSpec) -> Self {
+        let path = match spec {
+            InputSpec::File(path) => {
+                let mut name = path.as_os_str().to_owned();
+                name.push(".rejected.ndjson");
+                PathBuf::from(name)
+            }
+            InputSpec::Stdin => PathBuf::from("stdin.rejected.ndjson"),
+        };
+        RejectFile { path, file: None }
+    }
+
+    fn failed(&self) -> impl FnOnce(io::Error) -> Stop + use<> {
+        let path = self.path.display().to_string();
+        move |source| Stop::Rejects { path, source }
+    }
+
+    fn write(&mut self, reject: &Reject) -> Result<(), Stop> {
+        let failed = self.failed();
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => {
+                let file = File::create(&self.path).map_err(self_failed(&self.path))?;
+                none.insert(BufWriter::new(file))
+            }
+        };
+        let line = json!({ "line": reject.line, "reason": reject.reason, "record": reject.text });
+        writeln!(file, "{line}").map_err(failed)
+    }
+
+    /// The path, if anything was written.
+    fn finish(self) -> Result<Option<PathBuf>, Stop> {
+        let failed = self.failed();
+        match self.file {
+            Some(mut file) => file.flush().map_err(failed).map(|()| Some(self.path)),
+            None => Ok(None),
+        }
+    }
+}
+
+fn self_failed(path: &Path) -> impl FnOnce(io::Error) -> Stop + use<> {
+    let path = path.display().to_string();
+    move |source| Stop::Rejects { path, source }
+}
+
+/// A bar on a terminal, a line now and then elsewhere.
+struct Progress {
+    bar: ProgressBar,
+    consumed: Arc<AtomicU64>,
+    plain: bool,
+    name: String,
+    began: Instant,
+    last_line: std::cell::Cell<Instant>,
+    read_before: u64,
+}
+
+impl Progress {
+    fn new(name: &str, size: Option<u64>, consumed: Arc<AtomicU64>, read_before: u64) -> Self {
+        let plain = !io::stderr().is_terminal();
+        let bar = match size {
+            _ if plain => ProgressBar::hidden(),
+            Some(size) => ProgressBar::with_draw_target(Some(size), ProgressDrawTarget::stderr()),
+            None => ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()),
+        };
+        let template = if size.is_some() {
+            "{prefix} {bar:24} {percent:>3}% {bytes}/{total_bytes} {msg} ETA {eta}"
+        } else {
+            "{prefix} {spinner} {bytes} {msg}"
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_prefix(name.to_owned());
+        let now = Instant::now();
+        Progress {
+            bar,
+            consumed,
+            plain,
+            name: name.to_owned(),
+            began: now,
+            last_line: std::cell::Cell::new(now),
+            read_before,
+        }
+    }
+
+    fn show(&self, read_in_all: u64) {
+        let read = read_in_all - self.read_before;
+        let rate = read as f64 / self.began.elapsed().as_secs_f64().max(0.001);
+        let message = format!("{} records, {}/s", grouped(read), grouped(rate as u64));
+        if !self.plain {
+            self.bar.set_position(self.consumed.load(Ordering::Relaxed));
+            self.bar.set_message(message);
+        } else if self.last_line.get().elapsed() > PLAIN_PROGRESS {
+            self.last_line.set(Instant::now());
+            complain(&format!("{}: {message}", self.name));
+        }
+    }
+
+    fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn report(args: &ImportArgs, summary: &Summary, took: Duration, rejects: &[PathBuf], failures: usize, inputs: usize) -> Result<(), CliError> {
+    let seconds = took.as_secs_f64();
+    if args.output != output::Format::Table {
+        let text = json!({
+            "inputs": inputs, "failed_inputs": failures, "read": summary.read, "new": summary.new, "changed": summary.changed,
+            "unchanged": summary.unchanged, "rejected": summary.rejected, "bytes": summary.bytes, "seconds": seconds,
+            "dry_run": args.dry_run, "not_served": summary.warnings.unknown_types, "unreadable_fields": summary.warnings.fields,
+            "rejected_files": rejects,
+        });
+        say(&text.to_string())?;
+        return Ok(());
+    }
+    let rate = grouped((summary.read as f64 / seconds.max(0.001)) as u64);
+    let size = output::bytes(summary.bytes);
+    if args.dry_run {
+        say("dry run: nothing was written")?;
+    }
+    say(&format!("read       {:>12}   {size} in {seconds:.1} s, {rate} records/s", grouped(summary.read)))?;
+    say(&format!("new        {:>12}", grouped(summary.new)))?;
+    say(&format!("changed    {:>12}", grouped(summary.changed)))?;
+    say(&format!("unchanged  {:>12}", grouped(summary.unchanged)))?;
+    say(&format!("rejected   {:>12}", grouped(summary.rejected)))?;
+    for path in rejects {
+        complain(&format!("rejected records, with line and reason: {}", path.display()));
+    }
+    let list = |counts: Vec<(String, u64)>| {
+        let shown: Vec<String> = counts.iter().take(10).map(|(name, count)| format!("{name} {}", grouped(*count))).collect();
+        let more = counts.len().saturating_sub(10);
+        if more > 0 { format!("{} and {more} more", shown.join(", ")) } else { shown.join(", ") }
+    };
+    let unknown: Vec<(String, u64)> = summary.warnings.unknown_types.iter().map(|(name, count)| (name.clone(), *count)).collect();
+    if !unknown.is_empty() {
+        complain(&format!("kept but not served, because their type has no STIX form: {}", list(unknown)));
+    }
+    let fields: Vec<(String, u64)> = summary.warnings.fields.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+    if !fields.is_empty() {
+        complain(&format!("fields left empty, because they could not be read: {}", list(fields)));
+    }
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! `taxiway info`.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use serde_json::json;
+
+use super::output::{self, grouped, say};
+use super::place::{Place, start_log, store_options};
+use super::{CliError, Outcome};
+use crate::model::time::Timestamp;
+use crate::store::Store;
+
+/// Show the server's discovery information and what the store holds.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  taxiway info --output json")]
+pub(super) struct InfoArgs {
+    #[command(flatten)]
+    place: Place,
+    /// Form of the result.
+    #[arg(long, value_enum, default_value = "table", value_name = "FORMAT")]
+    output: output::Format,
+}
+
+pub(super) fn run(args: &InfoArgs) -> Result<Outcome, CliError> {
+    let config = args.place.config()?;
+    start_log(&config, Some("warn"));
+    let store = Store::open(store_options(&config))?;
+    let snapshot = store.snapshot()?;
+    let scheme = if config.serve.tls.is_some() { "https" } else { "http" };
+    let base = config.serve.base_url.clone().unwrap_or_else(|| format!("{scheme}://{}", config.serve.listen));
+    let root = format!("{base}/{}/", config.serve.api_root);
+    let mut types: BTreeMap<String, u64> = BTreeMap::new();
+    let (mut rows, mut bytes) = (0, 0);
+    for view in snapshot.segments() {
+        let meta = view.segment.meta();
+        rows += meta.rows;
+        bytes += meta.bytes + meta.index_bytes;
+        for (name, count) in &meta.types {
+            let name = if name.is_empty() { "(not served)" } else { name };
+            *types.entry(name.to_owned()).or_default() += count;
+        }
+    }
+    let last_change = (snapshot.version() > 0).then(|| Timestamp(snapshot.manifest().published).to_string());
+    if args.output == output::Format::Table {
+        let lines = [
+            ("title", config.serve.title.clone()),
+            ("API root", root),
+            ("store", store.location().to_owned()),
+            ("version", snapshot.version().to_string()),
+            ("last change", last_change.unwrap_or_else(|| "never".to_owned())),
+            ("records", grouped(snapshot.live_rows())),
+            ("rows", format!("{} in {} segments, {}", grouped(rows), snapshot.segments().len(), output::bytes(bytes))),
+            ("license id", store.properties().license_id.clone()),
+            ("id scheme", store.properties().id_scheme.clone()),
+        ];
+        for (name, value) in lines {
+            say(&format!("{name:<12} {value}"))?;
+        }
+        let counts: Vec<Vec<String>> = types.iter().map(|(name, count)| vec![name.clone(), grouped(*count)]).collect();
+        say(&output::table(&["STIX type", "rows"], &counts))?;
+    } else {
+        let text = json!({
+            "title": config.serve.title, "description": config.serve.description, "default": root, "api_roots": [root],
+            "store": {
+                "location": store.location(), "version": snapshot.version(), "last_change": last_change,
+                "records": snapshot.live_rows(), "rows": rows, "segments": snapshot.segments().len(), "bytes": bytes,
+                "license_id": store.properties().license_id, "id_scheme": store.properties().id_scheme, "types": types,
+            },
+        });
+        say(&text.to_string())?;
+    }
+    Ok(Outcome::Done)
+}

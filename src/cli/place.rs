@@ -1,0 +1,88 @@
+//! Where the configuration and the store are: arguments that most commands share.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use tracing_subscriber::EnvFilter;
+
+use super::CliError;
+use crate::config::{Config, LogFormat};
+use crate::feed::collection::{Catalog, CollectionSpec, QueryText};
+use crate::model::kind::StixType;
+use crate::store::{Store, StoreOptions};
+
+/// Where the configuration and the store are.
+#[derive(Debug, Args, Clone)]
+pub(super) struct Place {
+    /// Configuration file [default: taxiway.toml where there is one].
+    #[arg(long, value_name = "FILE", env = "TAXIWAY_CONFIG")]
+    config: Option<PathBuf>,
+    /// Folder of the store, over the configuration's `store.location`.
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+}
+
+impl Place {
+    /// The configuration, with the store's place from the command line.
+    pub(super) fn config(&self) -> Result<Config, CliError> {
+        let mut config = Config::load(self.config.as_deref())?;
+        if let Some(store) = &self.store {
+            // The users file moves with the store unless it was placed by name.
+            if config.serve.auth.users == config.store.location.join("users.json") {
+                config.serve.auth.users = store.join("users.json");
+            }
+            config.store.location.clone_from(store);
+        }
+        Ok(config)
+    }
+}
+
+/// The store's options as the configuration gives them.
+pub(super) fn store_options(config: &Config) -> StoreOptions {
+    StoreOptions {
+        location: config.store.location.to_string_lossy().into_owned(),
+        license_id: config.store.license_id.clone(),
+        id_scheme: config.store.id_scheme,
+        history_s: config.store.history.as_secs(),
+        ..StoreOptions::default()
+    }
+}
+
+/// The collections of the configuration; without any, a set that shows what there is.
+pub(super) fn catalog(config: &Config, store: &Store) -> Result<Catalog, CliError> {
+    let specs = if config.collections.is_empty() { default_collections() } else { config.collections.clone() };
+    let built: Result<Vec<_>, _> = specs.iter().map(|spec| spec.build(store.ids(), &config.feed)).collect();
+    Ok(Catalog::new(built?)?)
+}
+
+fn default_collections() -> Vec<CollectionSpec> {
+    let collection = |title: &str, alias: &str, query: &str, description: &str, as_indicators: bool| CollectionSpec {
+        title: title.to_owned(),
+        description: Some(description.to_owned()),
+        alias: Some(alias.to_owned()),
+        id: None,
+        query: QueryText::Xsoar(query.to_owned()),
+        indicator_types: StixType::ALL.iter().copied().filter(|_| as_indicators).collect(),
+    };
+    vec![
+        collection("All", "all", "", "Everything, observables as STIX cyber-observable objects", false),
+        collection("Indicators", "indicators", "", "Everything, observables as STIX indicators with patterns", true),
+        collection("Malicious", "malicious", "verdict:malicious and expirationStatus:active", "What to block, as STIX indicators", true),
+        collection("Addresses", "addresses", "type:(IP IPv6 CIDR IPv6CIDR)", "IP addresses and networks", false),
+        collection("Domains", "domains", "type:(Domain DomainGlob)", "Domain names", false),
+        collection("URLs", "urls", "type:URL", "URLs", false),
+        collection("Files", "files", "type:File", "File hashes", false),
+    ]
+}
+
+/// Starts the log on standard error. `RUST_LOG` overrides the level.
+pub(super) fn start_log(config: &Config, default_level: Option<&str>) {
+    let level = default_level.unwrap_or_else(|| config.log.level.as_str());
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("warn,taxiway={level}")));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second start, in tests, changes nothing.
+    let _ = match config.log.format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+}

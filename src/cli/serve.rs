@@ -1,0 +1,100 @@
+//! `taxiway serve`.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::output::{complain, grouped, say};
+use super::place::{Place, catalog, start_log, store_options};
+use super::{CliError, Outcome};
+use crate::config::Config;
+use crate::feed::api::Feed;
+use crate::feed::collection::Catalog;
+use crate::feed::{FeedOptions, StoreFeed};
+use crate::ingest::{self, DecodeOptions, Importer, Input};
+use crate::serve::{App, Bound, bind, router, shutdown_signal};
+use crate::store::Store;
+
+/// The sample that a first start without configuration shows.
+const SAMPLE: &[u8] = include_bytes!("../../data/sample.ndjson");
+
+/// Serve the collections over TAXII.
+///
+/// Without a configuration it makes a store in ./taxiway-data, loads a sample into it if the store is new, and serves it on
+/// 127.0.0.1:9000.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  taxiway serve\n  taxiway serve --config /etc/taxiway/taxiway.toml\n  taxiway serve --check")]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    place: Place,
+    /// Check configuration, certificates and store, then stop.
+    #[arg(long)]
+    check: bool,
+}
+
+pub(super) fn run(args: ServeArgs) -> Result<Outcome, CliError> {
+    let config = args.place.config()?;
+    start_log(&config, None);
+    let bound = bind(&config.serve)?;
+    let store = Store::open_or_create(store_options(&config))?;
+    store.remove_orphans()?;
+    let is_new = store.snapshot()?.version() == 0;
+    if is_new && config.file.is_none() && !args.check {
+        load_sample(&store)?;
+    }
+    let catalog = catalog(&config, &store)?;
+    warn_of_queries(&catalog);
+    let feed = StoreFeed::new(store.clone(), catalog, &FeedOptions::default())?;
+    let app = App::new(Arc::new(feed.clone()), config.serve.clone())?;
+    if args.check {
+        say(&format!("ok: ready to serve {} collections from `{}` on {}", feed.catalog().len(), store.location(), bound.url()))?;
+        return Ok(Outcome::Done);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("io").build()?;
+    announce(&config, &store, &feed, &bound)?;
+    runtime.block_on(bound.run(router(app), shutdown_signal(), shutdown_signal()))?;
+    Ok(Outcome::Done)
+}
+
+fn load_sample(store: &Store) -> Result<(), CliError> {
+    let options = DecodeOptions::new(Arc::clone(store.ids()));
+    let input = Input::from_reader("the built-in sample", Some(SAMPLE.len() as u64), SAMPLE)?;
+    let mut importer = Importer::new(store, false);
+    ingest::decode(input, &options, |parsed| importer.push(parsed).map(|_| ()))?;
+    let summary = importer.finish()?;
+    say(&format!("made a new store in `{}` with a sample of {} records", store.location(), grouped(summary.new)))?;
+    Ok(())
+}
+
+fn warn_of_queries(catalog: &Catalog) {
+    for collection in catalog.iter() {
+        for warning in collection.query.warnings() {
+            complain(&format!("warning: collection `{}`: {warning}", collection.title));
+        }
+    }
+}
+
+/// What a person, or a script that started us, needs to know.
+fn announce(config: &Config, store: &Store, feed: &StoreFeed, bound: &Bound) -> Result<(), CliError> {
+    let url = config.serve.base_url.clone().unwrap_or_else(|| bound.url());
+    let root = format!("{url}/{}", config.serve.api_root);
+    let snapshot = store.snapshot()?;
+    let catalog = feed.catalog();
+    let mut out = io::stdout().lock();
+    writeln!(out, "store      {} ({} records)", store.location(), grouped(snapshot.live_rows()))?;
+    writeln!(out, "discovery  {url}/taxii2/")?;
+    writeln!(out, "API root   {root}/")?;
+    let width = catalog.iter().map(|collection| collection.title.chars().count()).max().unwrap_or(0);
+    writeln!(out, "collections")?;
+    for collection in catalog.iter() {
+        writeln!(out, "  {:<width$}  {root}/collections/{}/", collection.title, collection.id)?;
+    }
+    if let Some(collection) = catalog.get("all").or_else(|| catalog.iter().next()) {
+        let name = collection.alias.as_ref().unwrap_or(&collection.id);
+        writeln!(out, "try        curl '{root}/collections/{name}/objects/?limit=2'")?;
+    }
+    writeln!(out, "listening on {}", bound.url())?;
+    out.flush()?;
+    Ok(())
+}

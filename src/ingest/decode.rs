@@ -1,0 +1,211 @@
+//! Reads one input, cuts it into blocks, has them decoded on all cores and hands the results on in order.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use arrow::error::ArrowError;
+
+use crate::ingest::block::{Block, DecodeOptions, decode_block};
+use crate::ingest::builder::Parsed;
+use crate::ingest::detect::{self, FormatError, Layout};
+use crate::ingest::input::{Input, InputError};
+use crate::ingest::split::{Span, Splitter};
+
+/// Bytes asked of the input at a time.
+const READ_BYTES: usize = 128 << 10;
+/// A block is handed on when its elements fill this much,
+const BLOCK_BYTES: usize = 2 << 20;
+/// or when there are so many of them.
+const BLOCK_ELEMENTS: usize = 16 << 10;
+/// The format is told from so much of the beginning.
+const PREFIX_BYTES: usize = 64 << 10;
+
+/// Why decoding stopped. Everything before was handed on.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError<E> {
+    /// The input cannot be read, or only to there.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// The form of the input cannot be told.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// Columns could not be built.
+    #[error("cannot build the columns of `{name}`: {source}")]
+    Columns {
+        /// The input.
+        name: String,
+        /// Why.
+        source: ArrowError,
+    },
+    /// The receiver refused a block.
+    #[error("{0}")]
+    Sink(E),
+}
+
+/// Reads `input` on the calling thread, decodes blocks on rayon's pool, and calls `sink` with the results in input
+/// order on the calling thread. At most two blocks a core are in flight, so a slow `sink` slows the reading. Not to be
+/// called from a thread of rayon's pool.
+///
+/// When reading fails half-way, what came before is handed on first.
+pub fn decode<E>(
+    input: Input, options: &DecodeOptions, mut sink: impl FnMut(Parsed) -> Result<(), E>,
+) -> Result<(), DecodeError<E>> {
+    let mut blocks = Blocks::open(input, options)?;
+    let layout = blocks.layout.clone();
+    let name = blocks.input.name().to_owned();
+    let in_flight = 2 * rayon::current_num_threads();
+    rayon::in_place_scope(|scope| {
+        let mut waiting = VecDeque::new();
+        let mut hand_on = |result: Receiver<Decoded>, blocks: &mut Blocks| match result.recv() {
+            Ok((parsed, buffer)) => {
+                blocks.spare.push(buffer);
+                let parsed = parsed.map_err(|source| DecodeError::Columns { name: name.clone(), source })?;
+                sink(parsed).map_err(DecodeError::Sink)
+            }
+            // The task panicked; the scope goes on with that panic.
+            Err(_) => Ok(()),
+        };
+        let read = loop {
+            let block = match blocks.next() {
+                Ok(Some(block)) => block,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            };
+            let (sender, receiver) = sync_channel(1);
+            let layout = &layout;
+            scope.spawn(move |_| {
+                let parsed = decode_block(layout, options, &block);
+                // Nobody waits for it when the sink has stopped everything.
+                let _ = sender.send((parsed, block.bytes));
+            });
+            waiting.push_back(receiver);
+            if waiting.len() >= in_flight
+                && let Some(oldest) = waiting.pop_front()
+            {
+                hand_on(oldest, &mut blocks)?;
+            }
+        };
+        for result in waiting {
+            hand_on(result, &mut blocks)?;
+        }
+        read.map_err(DecodeError::Input)
+    })
+}
+
+type Decoded = (Result<Parsed, ArrowError>, Vec<u8>);
+
+/// Cuts an input into blocks.
+struct Blocks {
+    input: Input,
+    layout: Layout,
+    splitter: Splitter,
+    /// Read and not handed on.
+    buffer: Vec<u8>,
+    /// Offset of the buffer in the stream.
+    base: u64,
+    spans: Vec<Span>,
+    /// Buffers that came back.
+    spare: Vec<Vec<u8>>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Reading,
+    /// Reading failed; what was read goes first.
+    Failed(InputError),
+    Ended,
+}
+
+impl Blocks {
+    fn open(mut input: Input, options: &DecodeOptions) -> Result<Self, FormatError> {
+        let mut buffer = Vec::with_capacity(BLOCK_BYTES + READ_BYTES);
+        let mut state = State::Reading;
+        while !is_enough(&buffer) {
+            match input.read(READ_BYTES, &mut buffer, 1) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => {
+                    state = State::Failed(error);
+                    break;
+                }
+            }
+        }
+        if buffer.starts_with(b"\xef\xbb\xbf") {
+            buffer.drain(..3);
+        }
+        let prefix = buffer.get(..PREFIX_BYTES).unwrap_or(&buffer);
+        let layout = detect::layout(prefix, input.name(), options)?;
+        let splitter = Splitter::new(layout.framing());
+        Ok(Blocks { input, layout, splitter, buffer, base: 0, spans: Vec::new(), spare: Vec::new(), state })
+    }
+
+    fn next(&mut self) -> Result<Option<Block>, InputError> {
+        loop {
+            self.scan();
+            if self.is_full() {
+                return Ok(Some(self.cut()));
+            }
+            match std::mem::replace(&mut self.state, State::Ended) {
+                State::Ended => return Ok((!self.spans.is_empty()).then(|| self.cut())),
+                State::Failed(error) if self.spans.is_empty() => return Err(error),
+                State::Failed(error) => {
+                    self.state = State::Failed(error);
+                    return Ok(Some(self.cut()));
+                }
+                State::Reading => {}
+            }
+            self.drop_skipped();
+            self.state = match self.input.read(READ_BYTES, &mut self.buffer, self.splitter.line()) {
+                Err(error) => State::Failed(error),
+                Ok(0) => {
+                    while !self.splitter.finish(&mut self.spans) {
+                        self.scan();
+                    }
+                    State::Ended
+                }
+                Ok(_) => State::Reading,
+            };
+        }
+    }
+
+    fn scan(&mut self) {
+        let end = self.base + self.buffer.len() as u64;
+        while self.splitter.position() < end {
+            let from = (self.splitter.position() - self.base) as usize;
+            self.splitter.feed(self.buffer.get(from..).unwrap_or_default(), &mut self.spans);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        let taken = self.spans.last().map_or(0, |last| last.end - self.base);
+        taken >= BLOCK_BYTES as u64 || self.spans.len() >= BLOCK_ELEMENTS
+    }
+
+    /// Hands on the elements found; the beginning of the next one moves to another buffer.
+    fn cut(&mut self) -> Block {
+        let kept_from = self.splitter.keep_from();
+        let mut rest = self.spare.pop().unwrap_or_default();
+        rest.clear();
+        rest.extend_from_slice(self.buffer.get((kept_from - self.base) as usize..).unwrap_or_default());
+        let bytes = std::mem::replace(&mut self.buffer, rest);
+        let base = std::mem::replace(&mut self.base, kept_from);
+        Block { bytes, base, spans: std::mem::take(&mut self.spans) }
+    }
+
+    /// Forgets what lies between elements, or in one that is too long, however much it is.
+    fn drop_skipped(&mut self) {
+        let kept_from = self.splitter.keep_from();
+        let skipped = (kept_from - self.base) as usize;
+        if self.spans.is_empty() && skipped >= READ_BYTES {
+            self.buffer.drain(..skipped.min(self.buffer.len()));
+            self.base = kept_from;
+        }
+    }
+}
+
+/// Whether the format can be told: from the first brackets of JSON, else from a good part of the beginning.
+fn is_enough(prefix: &[u8]) -> bool {
+    let first = prefix.iter().copied().find(|byte| !byte.is_ascii_whitespace());
+    prefix.len() >= PREFIX_BYTES || (first == Some(b'{') && prefix.contains(&b'\n'))
+}

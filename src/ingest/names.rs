@@ -1,0 +1,284 @@
+//! The words files use: names of types and columns, verdicts, colours.
+
+use std::borrow::Cow;
+
+use crate::ingest::builder::Col;
+use crate::model::kind::{self, XSOAR_TYPES};
+
+/// Lower case, letters and digits only: `First Seen`, `first_seen` and `firstSeen` are one name.
+pub(crate) fn fold(name: &str) -> String {
+    name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
+/// What a type name of whatever origin means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TypeName {
+    /// The XSOAR type.
+    Known(&'static str),
+    /// An address or network, whose family the value shows.
+    Address,
+    /// An address with a port behind it, which is dropped.
+    AddressPort,
+    /// `name|hash`: the hash counts.
+    NamedHash,
+    /// `domain|address`: the domain counts.
+    DomainAddress,
+    /// None of ours: kept as it is.
+    Own,
+}
+
+impl TypeName {
+    /// Reads XSOAR's names in any case, STIX object types, and the names of MISP, OTX and abuse.ch.
+    pub(crate) fn named(name: &str) -> Self {
+        let folded = fold(name);
+        let hashes = ["md5", "sha1", "sha256", "sha512"];
+        let separated = name.contains(['|', ':']);
+        match folded.as_str() {
+            "ip" | "ipv4" | "ipv6" | "ipv4addr" | "ipv6addr" | "ipaddress" | "ipaddr" | "ipsrc" | "ipdst" | "address"
+            | "cidr" | "ipv6cidr" | "subnet" | "network" | "netblock" => TypeName::Address,
+            "ipport" | "ipsrcport" | "ipdstport" if separated => TypeName::AddressPort,
+            "domain" | "domainname" | "hostname" | "fqdn" | "host" => TypeName::Known("Domain"),
+            "domainip" if separated => TypeName::DomainAddress,
+            "url" | "uri" | "link" => TypeName::Known("URL"),
+            "email" | "emailaddr" | "emailaddress" | "emailsrc" | "emaildst" => TypeName::Known("Email"),
+            "hash" | "filehash" => TypeName::Known("File"),
+            "useraccount" | "username" => TypeName::Known("Account"),
+            "windowsregistrykey" | "regkey" | "registry" => TypeName::Known("Registry Key"),
+            "autonomoussystem" | "as" => TypeName::Known("ASN"),
+            "x509certificate" | "certificate" => TypeName::Known("X509 Certificate"),
+            "vulnerability" => TypeName::Known("CVE"),
+            known => {
+                if let Some((xsoar_type, _)) = XSOAR_TYPES.iter().find(|(xsoar_type, _)| fold(xsoar_type) == known) {
+                    return TypeName::Known(xsoar_type);
+                }
+                let bare = known.strip_prefix("file").unwrap_or(known);
+                let bare = bare.strip_prefix("hash").or_else(|| bare.strip_suffix("hash")).unwrap_or(bare);
+                match known.strip_prefix("filename") {
+                    Some(hash) if separated && hashes.contains(&hash) => TypeName::NamedHash,
+                    _ if hashes.contains(&bare) => TypeName::Known("File"),
+                    _ => TypeName::Own,
+                }
+            }
+        }
+    }
+
+    /// The XSOAR type and the value proper, of a value that was said to be of the type `name`.
+    pub(crate) fn apply<'a>(self, name: &'a str, value: &'a str) -> (Cow<'a, str>, &'a str) {
+        let value = match self {
+            TypeName::AddressPort => without_port(value),
+            TypeName::NamedHash => value.rsplit_once('|').map_or(value, |(_, hash)| hash),
+            TypeName::DomainAddress => value.split_once('|').map_or(value, |(domain, _)| domain),
+            _ => value,
+        };
+        let xsoar_type = match self {
+            TypeName::Known(known) => known,
+            TypeName::Address | TypeName::AddressPort => kind::detect(value).unwrap_or("IP"),
+            TypeName::NamedHash => "File",
+            TypeName::DomainAddress => "Domain",
+            TypeName::Own => return (Cow::Borrowed(name), value),
+        };
+        (Cow::Borrowed(xsoar_type), value)
+    }
+}
+
+/// `192.0.2.1` of `192.0.2.1:80` or `192.0.2.1|80`; `2001:db8::1` of `[2001:db8::1]:80`.
+fn without_port(value: &str) -> &str {
+    if kind::detect(value).is_some_and(|found| found.starts_with("IP")) {
+        return value;
+    }
+    let address = value.rsplit_once(['|', ':']).map_or(value, |(address, _)| address);
+    address.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(address)
+}
+
+/// A verdict as a number 0–3 or a word.
+pub(crate) fn score(text: &str) -> Option<u8> {
+    let text = text.trim();
+    if let Ok(number) = text.parse::<f64>() {
+        return [0u8, 1, 2, 3].into_iter().find(|score| f64::from(*score) == number);
+    }
+    let words: [(&str, u8); 17] = [
+        ("unknown", 0),
+        ("none", 0),
+        ("info", 0),
+        ("informational", 0),
+        ("benign", 1),
+        ("good", 1),
+        ("clean", 1),
+        ("harmless", 1),
+        ("safe", 1),
+        ("suspicious", 2),
+        ("low", 2),
+        ("medium", 2),
+        ("moderate", 2),
+        ("malicious", 3),
+        ("bad", 3),
+        ("high", 3),
+        ("critical", 3),
+    ];
+    words.into_iter().find(|(word, _)| text.eq_ignore_ascii_case(word)).map(|(_, score)| score)
+}
+
+/// A traffic-light colour, with or without `TLP:`, in any case.
+pub(crate) fn tlp(text: &str) -> Option<&'static str> {
+    let text = text.trim();
+    let colour = match text.split_at_checked(3) {
+        Some((prefix, rest)) if prefix.eq_ignore_ascii_case("tlp") => rest.trim_start_matches([':', ' ', '-', '_']),
+        _ => text,
+    };
+    let strict = ["amber+strict", "amber strict", "amber_strict", "amber-strict"];
+    if strict.iter().any(|spelling| colour.eq_ignore_ascii_case(spelling)) {
+        return Some("amber+strict");
+    }
+    ["clear", "white", "green", "amber", "red"].into_iter().find(|name| colour.eq_ignore_ascii_case(name))
+}
+
+/// 0–100, fractions cut.
+pub(crate) fn confidence(text: &str) -> Option<u8> {
+    let number = text.trim().trim_end_matches('%').parse::<f64>().ok()?;
+    (0.0..=100.0).contains(&number).then_some(number as u8)
+}
+
+/// A truth value as JSON or people write it.
+pub(crate) fn truth(text: &str) -> Option<bool> {
+    let is = |words: [&str; 3]| words.iter().any(|word| text.trim().eq_ignore_ascii_case(word));
+    if is(["true", "yes", "1"]) {
+        Some(true)
+    } else {
+        is(["false", "no", "0"]).then_some(false)
+    }
+}
+
+/// What a column of a table can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Field {
+    Value,
+    Type,
+    Score,
+    Tags,
+    Source,
+    Tlp,
+    Confidence,
+    /// Text of that column.
+    Text(Col),
+    /// A timestamp of that column.
+    Time(Col),
+    /// A file hash of that column.
+    Hash(Col),
+}
+
+/// Fields and the folded column names they are known by, best first.
+const FIELDS: &[(Field, &[&str])] = &[
+    (Field::Value, &["value", "iocvalue", "indicatorvalue", "indicator", "ioc", "observable", "name"]),
+    (Field::Type, &["type", "indicatortype", "ioctype", "observabletype", "kind"]),
+    (Field::Score, &["score", "verdict", "reputation", "severity"]),
+    (Field::Tags, &["tags", "labels", "tag", "label"]),
+    (Field::Text(Col::Description), &["description", "comment", "comments"]),
+    (Field::Time(Col::FirstSeen), &["firstseen", "firstseenutc"]),
+    (Field::Time(Col::LastSeen), &["lastseen", "lastseenutc", "lastonline"]),
+    (Field::Time(Col::Created), &["created", "createdat", "dateadded", "timestamp"]),
+    (Field::Time(Col::Modified), &["modified", "modifiedat", "updated", "updatedat", "lastmodified"]),
+    (Field::Time(Col::Expiration), &["expiration", "validuntil", "expires", "expirationdate"]),
+    (Field::Source, &["source", "sourcebrand", "sourcebrands", "feed"]),
+    (Field::Tlp, &["tlp", "trafficlightprotocol"]),
+    (Field::Confidence, &["confidence", "confidencelevel"]),
+    (Field::Text(Col::Reliability), &["reliability", "aggregatedreliability"]),
+    (Field::Hash(Col::Md5), &["md5", "md5hash"]),
+    (Field::Hash(Col::Sha1), &["sha1", "sha1hash"]),
+    (Field::Hash(Col::Sha256), &["sha256", "sha256hash"]),
+    (Field::Hash(Col::Sha512), &["sha512", "sha512hash"]),
+];
+
+/// Columns that hold the value when none is called so.
+const VALUES: &[&str] = &[
+    "url", "domain", "domainname", "fqdn", "hostname", "host", "ip", "ipaddress", "dstip", "srcip", "cidr", "hash",
+    "sha256", "sha256hash", "sha1", "sha1hash", "md5", "md5hash", "email", "cve", "cveid",
+];
+
+/// The field of that folded name.
+pub(crate) fn field(folded: &str) -> Option<Field> {
+    FIELDS.iter().find(|(_, names)| names.contains(&folded)).map(|(field, _)| *field)
+}
+
+/// For each column of a header, given folded, the field it holds.
+pub(crate) fn assign(header: &[String]) -> Vec<Option<Field>> {
+    let mut fields = vec![None; header.len()];
+    let position = |names: &[&str]| names.iter().find_map(|name| header.iter().position(|column| column == name));
+    if let Some(column) = position(FIELDS[0].1).or_else(|| position(VALUES)) {
+        fields[column] = Some(Field::Value);
+    }
+    for (field, names) in FIELDS.iter().skip(1) {
+        if let Some(column) = position(names)
+            && fields[column].is_none()
+        {
+            fields[column] = Some(*field);
+        }
+    }
+    fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn type_names_of_all_origins() {
+        let sha = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let named = format!("a.exe|{sha}");
+        let cases = [
+            ("ip", "192.0.2.1", "IP", "192.0.2.1"),
+            ("ipv4-addr", "192.0.2.0/24", "CIDR", "192.0.2.0/24"),
+            ("ip-dst", "2001:db8::1", "IPv6", "2001:db8::1"),
+            ("ip:port", "192.0.2.1:80", "IP", "192.0.2.1"),
+            ("ip-dst|port", "192.0.2.1|80", "IP", "192.0.2.1"),
+            ("ip:port", "[2001:db8::1]:80", "IPv6", "2001:db8::1"),
+            ("DOMAIN", "a.example", "Domain", "a.example"),
+            ("domain-name", "a.example", "Domain", "a.example"),
+            ("domain|ip", "a.example|192.0.2.1", "Domain", "a.example"),
+            ("hostname", "a.example", "Domain", "a.example"),
+            ("sha256", sha, "File", sha),
+            ("FileHash-SHA256", sha, "File", sha),
+            ("sha256_hash", sha, "File", sha),
+            ("filename|sha256", &named, "File", sha),
+            ("registry key", "HKLM", "Registry Key", "HKLM"),
+            ("Attack Pattern", "x", "Attack Pattern", "x"),
+            ("intrusion-set", "x", "Intrusion Set", "x"),
+            ("Mutex", "x", "Mutex", "x"),
+        ];
+        for (name, value, xsoar_type, proper) in cases {
+            let (found_type, found_value) = TypeName::named(name).apply(name, value);
+            assert_eq!((found_type.as_ref(), found_value), (xsoar_type, proper), "{name} {value}");
+        }
+    }
+
+    #[test]
+    fn words_of_verdicts_and_colours() {
+        for (text, expected) in [("3", Some(3)), ("2.0", Some(2)), (" Malicious", Some(3)), ("4", None), ("x", None), ("", None)] {
+            assert_eq!(score(text), expected, "{text}");
+        }
+        let colours = [("TLP:RED", Some("red")), ("Amber", Some("amber")), ("tlp:amber strict", Some("amber+strict")), ("pink", None)];
+        for (text, expected) in colours {
+            assert_eq!(tlp(text), expected, "{text}");
+        }
+        for (text, expected) in [("80", Some(80)), ("99.9", Some(99)), ("101", None), ("-1", None), ("high", None), ("NaN", None)] {
+            assert_eq!(confidence(text), expected, "{text}");
+        }
+        for (text, expected) in [("True", Some(true)), ("no", Some(false)), ("maybe", None)] {
+            assert_eq!(truth(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn columns_are_recognised_by_name() {
+        let fields = |header: &[&str]| assign(&header.iter().map(|name| fold(name)).collect::<Vec<_>>());
+        assert_eq!(fields(&["Indicator", "First Seen", "other", "VERDICT", "name"]), [
+            Some(Field::Value),
+            Some(Field::Time(Col::FirstSeen)),
+            None,
+            Some(Field::Score),
+            None
+        ]);
+        assert_eq!(fields(&["id", "dateadded", "url", "sha256"])[2], Some(Field::Value));
+        assert_eq!(fields(&["id", "sha256_hash"]), [None, Some(Field::Value)]);
+        assert_eq!(fields(&["a", "b"]), [None, None]);
+    }
+}

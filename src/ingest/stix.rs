@@ -1,0 +1,106 @@
+//! Native STIX objects, kept as they came (spec/stix-2.md §1).
+//!
+//! The columns only repeat what queries and versions need; the object is its text.
+
+use crate::ingest::block::Rows;
+use crate::ingest::builder::Col;
+use crate::ingest::element::{Element, Key};
+use crate::ingest::xsoar::{as_text, texts, time, truth};
+use crate::ingest::{json, names};
+use crate::model::ids::{SCO_NAMESPACE, split_stix_id, uuid_v5};
+use crate::model::kind::StixType;
+use crate::model::schema::kind_value;
+
+/// Longest type name (STIX 2.1 §2.13).
+const MAX_TYPE_BYTES: usize = 250;
+
+/// Colours of the predefined markings (spec/stix-2.md §7), by the UUID part of their ids.
+const TLP_MARKINGS: [(&str, &str); 9] = [
+    ("613f2e26-407d-48c7-9eca-b8e91df99dc9", "white"),
+    ("34098fce-860f-48ae-8e50-ebd3cc5e41da", "green"),
+    ("f88d31f6-486f-44da-b317-01333bde0b82", "amber"),
+    ("5e57c739-391a-4eb3-b6be-7d15ca92d5ed", "red"),
+    ("94868c89-83c2-464b-929b-a1a8aa3c8487", "clear"),
+    ("bab4a63c-aed9-4cf5-a766-dfca5abac2bb", "green"),
+    ("55d920b0-5e8b-4f79-9ee9-91f868d9b421", "amber"),
+    ("939a9414-2ddd-4d32-a0cd-375ea402b003", "amber+strict"),
+    ("e828b379-4e03-4974-9ac4-e53a884c97c1", "red"),
+];
+
+/// Appends the row of one object; the error is the reason why it is none.
+pub(crate) fn append(rows: &mut Rows<'_>, element: &Element<'_>, text: &str, line: u64) -> Result<(), String> {
+    let Rows { builder, scratch, options, .. } = rows;
+    scratch.clear();
+    let required = |key: Key| {
+        let found = json::string(element.get(key)).filter(|text| !text.is_empty());
+        found.ok_or_else(|| format!("a STIX object without `{}`", key.as_str()))
+    };
+    let stix_type = required(Key::Type)?;
+    let id = required(Key::Id)?;
+    let named_right = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if stix_type.len() > MAX_TYPE_BYTES || !stix_type.bytes().all(named_right) {
+        let shown: String = stix_type.chars().take(64).collect();
+        return Err(format!("`{shown}` is not a STIX type; it must be lower-case letters, digits and `-`"));
+    }
+    let known_type = StixType::named(&stix_type);
+    let is_edge = known_type == Some(StixType::Relationship);
+    let ends = [Key::SourceRef, Key::TargetRef, Key::RelationshipType];
+    let [source_ref, target_ref, relationship_type] =
+        if is_edge { ends.map(|key| required(key).map(Some)) } else { ends.map(|_| Ok(None)) };
+    let (source_ref, target_ref, relationship_type) = (source_ref?, target_ref?, relationship_type?);
+
+    builder.text_aside(Col::Kind, if is_edge { kind_value::RELATIONSHIP } else { kind_value::OBJECT });
+    builder.text_aside(Col::StixType, &stix_type);
+    match split_stix_id(&id) {
+        Some((id_type, uuid)) if id_type == stix_type => builder.uuid(Col::Id, &uuid),
+        _ => {
+            builder.uuid(Col::Id, &uuid_v5(&SCO_NAMESPACE, id.as_bytes()));
+            builder.text_aside(Col::StixId, &id);
+        }
+    }
+    let unversioned = if known_type.is_some_and(StixType::is_sco) { "2.1" } else { "2.0" };
+    let spec_version = json::text(element.get(Key::SpecVersion));
+    builder.text_aside(Col::SpecVersion, spec_version.as_deref().unwrap_or(unversioned));
+
+    let value = json::text(element.get(Key::Value)).or_else(|| json::text(element.get(Key::Name)));
+    builder.text_opt(Col::Value, value.as_deref());
+    builder.text_opt(Col::Description, json::text(element.get(Key::Description)).as_deref());
+    builder.text_opt(Col::SourceRef, source_ref.as_deref());
+    builder.text_opt(Col::TargetRef, target_ref.as_deref());
+    builder.text_opt(Col::RelationshipType, relationship_type.as_deref());
+    let created = time(builder, Col::Created, element.get(Key::Created));
+    let modified = time(builder, Col::Modified, element.get(Key::Modified));
+    builder.time(Col::Created, created);
+    builder.time(Col::Modified, modified);
+    builder.time(Col::SourceModified, modified.or(created));
+    for (key, col) in
+        [(Key::FirstSeen, Col::FirstSeen), (Key::LastSeen, Col::LastSeen), (Key::ValidUntil, Col::Expiration)]
+    {
+        let at = time(builder, col, element.get(key));
+        builder.time(col, at);
+    }
+    builder.boolean(Col::Revoked, truth(element.get(Key::Revoked)));
+    builder.number(Col::Confidence, json::text(element.get(Key::Confidence)).and_then(|text| names::confidence(&text)));
+    builder.text_opt(Col::Tlp, tlp(element.get(Key::ObjectMarkingRefs)));
+
+    let list = &mut scratch.list;
+    texts(element.get(Key::Labels), list);
+    options.default_tags.iter().for_each(|tag| list.push(tag));
+    builder.list(Col::Tags, list);
+    list.clear();
+    options.default_source.iter().for_each(|source| list.push(source));
+    builder.list(Col::SourceBrands, list);
+
+    json::compact(text, &mut scratch.document);
+    builder.text_opt(Col::Document, as_text(&scratch.document));
+    builder.end_row(("stix", &id), line);
+    Ok(())
+}
+
+fn tlp(marking_refs: &str) -> Option<&'static str> {
+    let colour = |raw: &str| {
+        let id = raw.trim_matches('"').strip_prefix("marking-definition--")?;
+        TLP_MARKINGS.iter().find(|(uuid, _)| *uuid == id).map(|(_, colour)| *colour)
+    };
+    json::items(marking_refs).find_map(colour)
+}

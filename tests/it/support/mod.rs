@@ -1,0 +1,160 @@
+//! What the areas share: stores in temporary folders, records to put in, pages to pull out.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use serde_json::{Value, json};
+use taxiway::feed::api::{Body, Feed, FeedError, Filters, Given, Page, PageRequest, Shape};
+use taxiway::feed::collection::{Catalog, Collection, CollectionSpec, Options, QueryText};
+use taxiway::feed::{FeedOptions, StoreFeed};
+use taxiway::ingest::{self, DecodeOptions, Importer, Input, Summary};
+use taxiway::model::time::Timestamp;
+use taxiway::store::{Store, StoreOptions};
+
+/// A store in a folder that goes away with it.
+pub struct TempStore {
+    pub store: Store,
+    pub folder: tempfile::TempDir,
+}
+
+pub fn options(folder: &Path) -> StoreOptions {
+    StoreOptions {
+        location: folder.to_string_lossy().into_owned(),
+        license_id: Some("test".to_owned()),
+        ..StoreOptions::default()
+    }
+}
+
+pub fn temp_store() -> TempStore {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open_or_create(options(folder.path())).unwrap();
+    TempStore { store, folder }
+}
+
+/// An XSOAR document.
+pub fn indicator(kind: &str, value: &str, score: u8, tags: &[&str]) -> Value {
+    json!({
+        "indicator_type": kind, "value": value, "score": score, "timestamp": "2024-01-01T00:00:00Z",
+        "modified": "2024-01-02T00:00:00Z", "CustomFields": { "tags": tags },
+    })
+}
+
+/// Imports text, as a file of that name would be.
+pub fn import_text(store: &Store, name: &str, text: &str) -> Summary {
+    let input = Input::from_reader(name, Some(text.len() as u64), std::io::Cursor::new(text.as_bytes().to_vec())).unwrap();
+    let mut importer = Importer::new(store, false);
+    let options = DecodeOptions::new(Arc::clone(store.ids()));
+    ingest::decode(input, &options, |parsed| importer.push(parsed).map(|_| ())).unwrap();
+    importer.finish().unwrap()
+}
+
+pub fn import(store: &Store, records: &[Value]) -> Summary {
+    let text: String = records.iter().map(|record| format!("{record}\n")).collect();
+    import_text(store, "records.ndjson", &text)
+}
+
+pub fn spec(title: &str, query: &str) -> CollectionSpec {
+    CollectionSpec {
+        title: title.to_owned(),
+        description: None,
+        alias: None,
+        id: None,
+        query: QueryText::Xsoar(query.to_owned()),
+        indicator_types: Default::default(),
+    }
+}
+
+/// A feed over one collection.
+pub struct OneCollection {
+    pub feed: StoreFeed,
+    pub collection: Arc<Collection>,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// A page, pulled whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pulled {
+    pub objects: Vec<Value>,
+    pub more: bool,
+    pub next: Option<String>,
+    pub first: Option<Timestamp>,
+    pub last: Option<Timestamp>,
+}
+
+impl OneCollection {
+    pub fn new(store: &Store, spec: &CollectionSpec) -> Self {
+        let collection = spec.build(store.ids(), &Options::default()).unwrap();
+        let catalog = Catalog::new(vec![collection]).unwrap();
+        let feed = StoreFeed::new(store.clone(), catalog, &FeedOptions { threads: 2, ..FeedOptions::default() }).unwrap();
+        let collection = Arc::clone(feed.catalog().iter().next().unwrap());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        OneCollection { feed, collection, runtime }
+    }
+
+    pub fn request(&self, shape: Shape, request: PageRequest) -> Result<Pulled, FeedError> {
+        self.runtime.block_on(async {
+            let page = self.feed.page(&self.collection, shape, request).await?;
+            let (first, last) = (page.first, page.last);
+            let text = body(page).await?;
+            let value: Value = serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&text)));
+            let list = if shape == Shape::Versions { "versions" } else { "objects" };
+            Ok(Pulled {
+                objects: value[list].as_array().cloned().unwrap_or_default(),
+                more: value["more"].as_bool().unwrap_or(false),
+                next: value["next"].as_str().map(str::to_owned),
+                first,
+                last,
+            })
+        })
+    }
+
+    pub fn page(&self, after: Option<Timestamp>, next: Option<&str>, limit: Option<u64>) -> Pulled {
+        let filters = Filters { added_after: after, ..Filters::default() };
+        let given = Given { added_after: after.is_some(), ..Given::default() };
+        let request = PageRequest { filters, given, limit, next: next.map(str::to_owned), ..PageRequest::default() };
+        self.request(Shape::Objects, request).unwrap()
+    }
+
+    /// Everything, page by page through `next`.
+    pub fn walk(&self, shape: Shape, filters: &Filters, limit: Option<u64>) -> Vec<Value> {
+        let mut objects = Vec::new();
+        let mut next = None;
+        loop {
+            let request = PageRequest { filters: filters.clone(), limit, next: next.take(), ..PageRequest::default() };
+            let page = self.request(shape, request).unwrap();
+            assert!(limit.is_none_or(|limit| page.objects.len() as u64 <= limit), "more objects than the limit");
+            assert_eq!(page.more, page.next.is_some(), "`next` goes with `more`");
+            objects.extend(page.objects);
+            match page.next {
+                Some(cursor) => next = Some(cursor),
+                None => return objects,
+            }
+        }
+    }
+}
+
+async fn body(page: Page) -> Result<Vec<u8>, FeedError> {
+    match page.body {
+        Body::Whole(bytes) => Ok(bytes.to_vec()),
+        Body::Stream(mut stream) => {
+            let mut all = Vec::new();
+            while let Some(piece) = stream.next().await {
+                all.extend_from_slice(&piece?);
+            }
+            Ok(all)
+        }
+    }
+}
+
+pub fn values(objects: &[Value]) -> Vec<String> {
+    objects.iter().map(|object| object["value"].as_str().or(object["name"].as_str()).unwrap_or_default().to_owned()).collect()
+}
+
+/// Objects by id, which must not repeat.
+pub fn by_id(objects: &[Value]) -> BTreeMap<String, Value> {
+    let map: BTreeMap<String, Value> = objects.iter().map(|object| (object["id"].as_str().unwrap().to_owned(), object.clone())).collect();
+    assert_eq!(map.len(), objects.len(), "an id was served twice");
+    map
+}
