@@ -180,13 +180,17 @@ impl Rows<'_> {
             _ if element.has(Key::EntityA) && element.has(Key::EntityB) => edge::append(self, &mut element, line),
             Some(Format::Xsoar) => Err("not an XSOAR indicator (no `indicator_type`)".to_owned()),
             _ if is_stix => stix::append(self, &element, text, line),
-            _ => Err("neither an XSOAR indicator (no `indicator_type`) nor a STIX object (no `type` and `id`)".to_owned()),
+            _ => {
+                Err("neither an XSOAR indicator (no `indicator_type`) nor a STIX object (no `type` and `id`)"
+                    .to_owned())
+            }
         }
     }
 
     /// Appends the elements of a search response, bundle or envelope; `false` when it is none.
     fn unpack(&mut self, element: &Element<'_>, text: &str, line: u64, lists_around: usize) -> Result<bool, String> {
-        let is_record = element.has(Key::IndicatorType) || (element.has(Key::Id) && element.get(Key::Type) != "\"bundle\"");
+        let is_record =
+            element.has(Key::IndicatorType) || (element.has(Key::Id) && element.get(Key::Type) != "\"bundle\"");
         let lists = [Key::Iocs, Key::Objects].map(|key| element.get(key));
         let is_empty_response = !lists[0].is_empty() || !element.get(Key::More).is_empty() || element.has(Key::Type);
         if is_record || (lists.iter().all(|list| !list.starts_with('[')) && !is_empty_response) {

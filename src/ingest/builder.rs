@@ -93,6 +93,7 @@ macro_rules! columns {
     ($($variant:ident = $name:ident,)*) => {
         /// The columns of [`schema::input_schema`], in its order.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(dead_code, reason = "whoever takes a POST fills `inbox`, not the decoder")]
         pub(crate) enum Col { $($variant,)* }
 
         impl Col {

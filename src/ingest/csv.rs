@@ -51,16 +51,16 @@ impl Table {
             if let Some(inside) = text.strip_prefix('#') {
                 comment = Some(inside.trim_start());
             } else if !text.is_empty() {
-                let below_comment = comment.map(|header| (header, 0));
-                let mut missing = None;
-                for (header, header_line) in [Some((text, number)), below_comment].into_iter().flatten() {
-                    match Table::of_header(header, header_line, columns) {
-                        Ok(Some(table)) => return Ok(Some(table)),
-                        Ok(None) => {}
-                        Err(error) => missing = missing.or(Some(error)),
-                    }
-                }
-                return missing.map_or(Ok(None), Err);
+                let found = Table::of_header(text, number, columns);
+                let above = comment.map(|header| Table::of_header(header, 0, columns));
+                // A record may happen to hold the name of a column: whoever names more of them is the header.
+                return match (found, above) {
+                    (found, Some(Ok(Some(above)))) => match found {
+                        Ok(Some(found)) if found.fields() >= above.fields() => Ok(Some(found)),
+                        _ => Ok(Some(above)),
+                    },
+                    (found, _) => found,
+                };
             }
         }
         Ok(None)
@@ -81,7 +81,10 @@ impl Table {
             names::assign(&names).into_iter().map(|field| field.map(Target::Field)).collect();
         for (column, field) in columns {
             let Some(at) = names.iter().position(|name| *name == names::fold(column)) else {
-                return Err(FormatError::NoSuchColumn { column: column.clone(), header: header.chars().take(200).collect() });
+                return Err(FormatError::NoSuchColumn {
+                    column: column.clone(),
+                    header: header.chars().take(200).collect(),
+                });
             };
             let folded = names::fold(field);
             let target = match names::field(&folded) {
@@ -91,7 +94,10 @@ impl Table {
             };
             // What is mapped by hand takes the field from the column that was found by name.
             if matches!(target, Target::Field(_)) {
-                fields.iter_mut().filter(|present| present.as_ref() == Some(&target)).for_each(|present| *present = None);
+                fields
+                    .iter_mut()
+                    .filter(|present| present.as_ref() == Some(&target))
+                    .for_each(|present| *present = None);
             }
             fields[at] = Some(target);
         }
@@ -114,6 +120,11 @@ impl Table {
         Ok(Some(Table { delimiter, header_line, targets, custom_columns }))
     }
 
+    /// Number of columns whose meaning is known.
+    fn fields(&self) -> usize {
+        self.targets.iter().filter(|target| matches!(target, Target::Field(_))).count()
+    }
+
     /// Number of columns.
     pub(crate) fn width(&self) -> usize {
         self.targets.len()
@@ -129,9 +140,8 @@ impl Table {
             return Err(format!("{} cells, but the header names {}", record.len(), self.targets.len()));
         }
         let filled = || self.targets.iter().zip(&record).filter(|(_, cell)| !cell.is_empty());
-        let cell = |field: Field| {
-            filled().find(|(target, _)| **target == Target::Field(field)).map(|(_, cell)| cell.as_ref())
-        };
+        let cell =
+            |field: Field| filled().find(|(target, _)| **target == Target::Field(field)).map(|(_, cell)| cell.as_ref());
         let written = cell(Field::Value).ok_or_else(|| "the value is empty".to_owned())?;
         let refanged = if rows.options.refang { refang(written) } else { Cow::Borrowed(written) };
         let (xsoar_type, value) = match cell(Field::Type).or(rows.options.default_type.as_deref()) {
@@ -261,7 +271,8 @@ mod tests {
         let found = fields("\n# hello\nIOC;Type;My Note\n1;2;3", &[]);
         assert_eq!(found, Some((b';', 3, strings(&["Value", "Type", "mynote"]))));
         // abuse.ch writes its header as the last comment.
-        let found = fields("# title\n# \"first_seen_utc\", \"ioc_value\",\"ioc_type\"\n\"2024-01-01\", \"x\",\"url\"", &[]);
+        let found =
+            fields("# title\n# \"first_seen_utc\", \"ioc_value\",\"ioc_type\"\n\"2024-01-01\", \"x\",\"url\"", &[]);
         assert_eq!(found, Some((b',', 0, strings(&["Time(FirstSeen)", "Value", "Type"]))));
         let found = fields("a\tvalue\tc\td", &[("A", "value"), ("c", "My Field"), ("d", "-")]);
         assert_eq!(found, Some((b'\t', 1, strings(&["Value", "value", "myfield", "-"]))));

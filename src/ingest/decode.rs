@@ -48,7 +48,9 @@ pub enum DecodeError<E> {
 ///
 /// When reading fails half-way, what came before is handed on first.
 pub fn decode<E>(
-    input: Input, options: &DecodeOptions, mut sink: impl FnMut(Parsed) -> Result<(), E>,
+    input: Input,
+    options: &DecodeOptions,
+    mut sink: impl FnMut(Parsed) -> Result<(), E>,
 ) -> Result<(), DecodeError<E>> {
     let mut blocks = Blocks::open(input, options)?;
     let layout = blocks.layout.clone();

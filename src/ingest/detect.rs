@@ -150,7 +150,9 @@ fn first_record(text: &str) -> &str {
 fn valid_prefix(prefix: &[u8]) -> &str {
     match std::str::from_utf8(prefix) {
         Ok(text) => text,
-        Err(error) => prefix.get(..error.valid_up_to()).and_then(|valid| std::str::from_utf8(valid).ok()).unwrap_or_default(),
+        Err(error) => {
+            prefix.get(..error.valid_up_to()).and_then(|valid| std::str::from_utf8(valid).ok()).unwrap_or_default()
+        }
     }
 }
 

@@ -15,9 +15,8 @@ use crate::model::schema::kind_value;
 pub(crate) fn append(rows: &mut Rows<'_>, element: &mut Element<'_>, line: u64) -> Result<(), String> {
     let Rows { builder, scratch, options, .. } = rows;
     scratch.clear();
-    let required = |key: Key| {
-        json::text(element.get(key)).ok_or_else(|| format!("a relationship without `{}`", key.as_str()))
-    };
+    let required =
+        |key: Key| json::text(element.get(key)).ok_or_else(|| format!("a relationship without `{}`", key.as_str()));
     let own_id = required(Key::Id)?;
     let name = required(Key::Name)?;
     let source = end(&options.ids, &required(Key::EntityAType)?, &required(Key::EntityA)?)?;

@@ -301,7 +301,8 @@ impl<'de> Visitor<'de> for CustomName {
     }
 
     fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(CustomKey::named(name).map_or_else(|| CustomFieldKey::Other(Cow::Owned(name.to_owned())), CustomFieldKey::Known))
+        Ok(CustomKey::named(name)
+            .map_or_else(|| CustomFieldKey::Other(Cow::Owned(name.to_owned())), CustomFieldKey::Known))
     }
 }
 

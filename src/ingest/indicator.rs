@@ -56,7 +56,11 @@ pub(crate) fn begin(builder: &mut BatchBuilder, ids: &IdSpace, identity: &Identi
 
 /// The id made from content.
 fn own_id(
-    ids: &IdSpace, stix_type: Option<StixType>, xsoar_type: &str, facts: &ScoFacts<'_>, mitre_id: Option<&str>,
+    ids: &IdSpace,
+    stix_type: Option<StixType>,
+    xsoar_type: &str,
+    facts: &ScoFacts<'_>,
+    mitre_id: Option<&str>,
 ) -> Uuid16 {
     match stix_type {
         Some(stix_type) if stix_type.is_sco() => ids.sco(stix_type.as_str(), facts),
@@ -99,7 +103,8 @@ impl Hashes {
 
     /// The facts of an indicator with these hashes.
     pub(crate) fn facts<'a>(&'a self, value: &'a str) -> ScoFacts<'a> {
-        let [md5, sha1, sha256, sha512] = self.digits.each_ref().map(|digits| Some(digits.as_str()).filter(|d| !d.is_empty()));
+        let [md5, sha1, sha256, sha512] =
+            self.digits.each_ref().map(|digits| Some(digits.as_str()).filter(|d| !d.is_empty()));
         ScoFacts { value, md5, sha1, sha256, sha512, ..ScoFacts::default() }
     }
 }

@@ -187,7 +187,9 @@ impl Input {
     /// An input from any reader; `size` is its length as packed, where known. The name stands in messages, and its
     /// extension helps to tell the format.
     pub fn from_reader(
-        name: impl Into<String>, size: Option<u64>, reader: impl Read + Send + 'static,
+        name: impl Into<String>,
+        size: Option<u64>,
+        reader: impl Read + Send + 'static,
     ) -> Result<Self, InputError> {
         let name = name.into();
         let consumed = Arc::new(AtomicU64::new(0));

@@ -34,8 +34,8 @@ impl TypeName {
         let hashes = ["md5", "sha1", "sha256", "sha512"];
         let separated = name.contains(['|', ':']);
         match folded.as_str() {
-            "ip" | "ipv4" | "ipv6" | "ipv4addr" | "ipv6addr" | "ipaddress" | "ipaddr" | "ipsrc" | "ipdst" | "address"
-            | "cidr" | "ipv6cidr" | "subnet" | "network" | "netblock" => TypeName::Address,
+            "ip" | "ipv4" | "ipv6" | "ipv4addr" | "ipv6addr" | "ipaddress" | "ipaddr" | "ipsrc" | "ipdst"
+            | "address" | "cidr" | "ipv6cidr" | "subnet" | "network" | "netblock" => TypeName::Address,
             "ipport" | "ipsrcport" | "ipdstport" if separated => TypeName::AddressPort,
             "domain" | "domainname" | "hostname" | "fqdn" | "host" => TypeName::Known("Domain"),
             "domainip" if separated => TypeName::DomainAddress,
@@ -141,11 +141,7 @@ pub(crate) fn confidence(text: &str) -> Option<u8> {
 /// A truth value as JSON or people write it.
 pub(crate) fn truth(text: &str) -> Option<bool> {
     let is = |words: [&str; 3]| words.iter().any(|word| text.trim().eq_ignore_ascii_case(word));
-    if is(["true", "yes", "1"]) {
-        Some(true)
-    } else {
-        is(["false", "no", "0"]).then_some(false)
-    }
+    if is(["true", "yes", "1"]) { Some(true) } else { is(["false", "no", "0"]).then_some(false) }
 }
 
 /// What a column of a table can be.
@@ -190,8 +186,27 @@ const FIELDS: &[(Field, &[&str])] = &[
 
 /// Columns that hold the value when none is called so.
 const VALUES: &[&str] = &[
-    "url", "domain", "domainname", "fqdn", "hostname", "host", "ip", "ipaddress", "dstip", "srcip", "cidr", "hash",
-    "sha256", "sha256hash", "sha1", "sha1hash", "md5", "md5hash", "email", "cve", "cveid",
+    "url",
+    "domain",
+    "domainname",
+    "fqdn",
+    "hostname",
+    "host",
+    "ip",
+    "ipaddress",
+    "dstip",
+    "srcip",
+    "cidr",
+    "hash",
+    "sha256",
+    "sha256hash",
+    "sha1",
+    "sha1hash",
+    "md5",
+    "md5hash",
+    "email",
+    "cve",
+    "cveid",
 ];
 
 /// The field of that folded name.
@@ -252,14 +267,23 @@ mod tests {
 
     #[test]
     fn words_of_verdicts_and_colours() {
-        for (text, expected) in [("3", Some(3)), ("2.0", Some(2)), (" Malicious", Some(3)), ("4", None), ("x", None), ("", None)] {
+        for (text, expected) in
+            [("3", Some(3)), ("2.0", Some(2)), (" Malicious", Some(3)), ("4", None), ("x", None), ("", None)]
+        {
             assert_eq!(score(text), expected, "{text}");
         }
-        let colours = [("TLP:RED", Some("red")), ("Amber", Some("amber")), ("tlp:amber strict", Some("amber+strict")), ("pink", None)];
+        let colours = [
+            ("TLP:RED", Some("red")),
+            ("Amber", Some("amber")),
+            ("tlp:amber strict", Some("amber+strict")),
+            ("pink", None),
+        ];
         for (text, expected) in colours {
             assert_eq!(tlp(text), expected, "{text}");
         }
-        for (text, expected) in [("80", Some(80)), ("99.9", Some(99)), ("101", None), ("-1", None), ("high", None), ("NaN", None)] {
+        for (text, expected) in
+            [("80", Some(80)), ("99.9", Some(99)), ("101", None), ("-1", None), ("high", None), ("NaN", None)]
+        {
             assert_eq!(confidence(text), expected, "{text}");
         }
         for (text, expected) in [("True", Some(true)), ("no", Some(false)), ("maybe", None)] {
@@ -270,13 +294,10 @@ mod tests {
     #[test]
     fn columns_are_recognised_by_name() {
         let fields = |header: &[&str]| assign(&header.iter().map(|name| fold(name)).collect::<Vec<_>>());
-        assert_eq!(fields(&["Indicator", "First Seen", "other", "VERDICT", "name"]), [
-            Some(Field::Value),
-            Some(Field::Time(Col::FirstSeen)),
-            None,
-            Some(Field::Score),
-            None
-        ]);
+        assert_eq!(
+            fields(&["Indicator", "First Seen", "other", "VERDICT", "name"]),
+            [Some(Field::Value), Some(Field::Time(Col::FirstSeen)), None, Some(Field::Score), None]
+        );
         assert_eq!(fields(&["id", "dateadded", "url", "sha256"])[2], Some(Field::Value));
         assert_eq!(fields(&["id", "sha256_hash"]), [None, Some(Field::Value)]);
         assert_eq!(fields(&["a", "b"]), [None, None]);

@@ -122,9 +122,15 @@ pub(crate) fn append(rows: &mut Rows<'_>, mut element: Element<'_>, text: &str, 
         builder.text_opt(col, found.as_deref());
     }
     let is_asn = xsoar_type == "ASN";
-    builder.text_opt(Col::AsName, element.read_custom(CustomKey::Name, |raw| json::text(raw).filter(|_| is_asn)).as_deref());
+    builder.text_opt(
+        Col::AsName,
+        element.read_custom(CustomKey::Name, |raw| json::text(raw).filter(|_| is_asn)).as_deref(),
+    );
     builder.text_opt(Col::Tlp, element.read_custom(CustomKey::Tlp, |raw| names::tlp(&json::text(raw)?)));
-    builder.number(Col::Confidence, element.read_custom(CustomKey::Confidence, |raw| names::confidence(&json::text(raw)?)));
+    builder.number(
+        Col::Confidence,
+        element.read_custom(CustomKey::Confidence, |raw| names::confidence(&json::text(raw)?)),
+    );
     builder.boolean(Col::IsFamily, element.read_custom(CustomKey::IsFamily, truth));
     let revoked = element.read_custom(CustomKey::Revoked, truth);
     let is_revoked = element.read_custom(CustomKey::IsRevoked, truth);
