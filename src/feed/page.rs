@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use datafusion::common::ScalarValue;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{Expr, col, lit};
 use lru::LruCache;
@@ -384,10 +385,15 @@ fn of_spec_versions(versions: &[String]) -> Expr {
 
 /// `match[version]` with exact dates.
 fn of_versions(exact: &[Timestamp]) -> Expr {
-    let version = datafusion::functions::core::expr_fn::coalesce(vec![col(column::MODIFIED), col(column::CREATED), col(column::ADDED)]);
-    let instants = exact
-        .iter()
-        .map(|instant| lit(datafusion::common::ScalarValue::TimestampMicrosecond(Some(instant.0), Some("UTC".into()))))
-        .collect();
-    version.in_list(instants, false)
+    let one_of = |name: &str| {
+        let instants = exact
+            .iter()
+            .map(|instant| lit(ScalarValue::TimestampMicrosecond(Some(instant.0), Some("UTC".into()))))
+            .collect();
+        col(name).in_list(instants, false)
+    };
+    let none = |name: &str| col(name).is_null();
+    one_of(column::MODIFIED)
+        .or(none(column::MODIFIED).and(one_of(column::CREATED)))
+        .or(none(column::MODIFIED).and(none(column::CREATED)).and(one_of(column::ADDED)))
 }

@@ -67,7 +67,7 @@ pub(crate) fn body(job: Job, parts: Vec<Part>) -> BoxStream<'static, Result<Byte
     let mut slices = VecDeque::new();
     parts.into_iter().for_each(|part| cut(part, &mut slices));
     let state = State { job: Arc::new(job), slices, working: VecDeque::new(), written: 0, skipped: 0, step: Step::Head };
-    stream::unfold(state, |mut state| async move { state.next().await.map(|item| (item, state)) }).boxed()
+    stream::unfold(state, |mut state| async move { state.next().await.map(|item| (item, state)) }).fuse().boxed()
 }
 
 impl State {

@@ -70,15 +70,8 @@ fn fold_duplicates(rows: NewRows) -> Result<Folded, StoreError> {
     let mut merging: Vec<Vec<u32>> = Vec::new();
     for group in order.chunk_by(|a, b| rows.keys[*a as usize] == rows.keys[*b as usize]) {
         let mut group: Vec<u32> = group.to_vec();
-        let mut seen = Vec::new();
-        group.retain(|row| {
-            let digest = rows.digests[*row as usize];
-            let first = !seen.contains(&digest);
-            if first && seen.len() < 64 {
-                seen.push(digest);
-            }
-            first
-        });
+        // Only neighbours: what was said, unsaid and said again counts as said.
+        group.dedup_by_key(|row| rows.digests[*row as usize]);
         if native.value(group[0] as usize) {
             group.sort_by_key(|row| (versions[*row as usize], *row));
             // Of two rows with the same version the later one counts.

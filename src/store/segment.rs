@@ -212,7 +212,7 @@ impl SegmentWriter {
     }
 
     /// Completes file and index, durably; `None` (and no files) when no row was written.
-    pub(crate) fn finish(mut self) -> Result<Option<SegmentMeta>, StoreError> {
+    pub(crate) fn finish(self) -> Result<Option<SegmentMeta>, StoreError> {
         let path = data_path(&self.id);
         if self.rows == 0 {
             drop(self.writer);
@@ -220,18 +220,22 @@ impl SegmentWriter {
             return Ok(None);
         }
         let error = self.error("write");
-        let metadata = self.writer.finish().map_err(error)?;
-        let error = self.error("write");
         let Tally { sink, bytes, hash } = self.writer.into_inner().map_err(error)?;
         sink.finish()?;
         let checksum = std::hash::Hasher::finish(&hash);
         let file = self.storage.open(&path, bytes)?;
-        let sums = chunk_ranges(&metadata, bytes)
+        let raw = RawFile { handle: Arc::clone(&file), bytes };
+        let metadata = ArrowReaderMetadata::load(&raw, ArrowReaderOptions::new())
+            .map_err(parquet_error("read back", self.storage.describe(&path)))?;
+        let sums = chunk_ranges(metadata.metadata(), bytes)
             .into_par_iter()
             .map(|range| file.read_at(range).map(|chunk| XxHash3_64::oneshot(&chunk)))
             .collect::<io::Result<Vec<u64>>>()
             .map_err(StoreError::io("read", self.storage.describe(&path)))?;
-        let encoded = index::encode(self.keys, self.ids, &sums);
+        // Where the tail begins, so that it can be checked before anything in it is believed.
+        let mut guards = sums;
+        guards.push(tail_of(metadata.metadata()));
+        let encoded = index::encode(self.keys, self.ids, &guards);
         let index_path = index_path(&self.id);
         let mut sink = self.storage.create(&index_path)?;
         sink.write_all(&encoded).map_err(StoreError::io("write", self.storage.describe(&index_path)))?;
@@ -283,9 +287,18 @@ fn chunk_ranges(metadata: &ParquetMetaData, bytes: u64) -> Vec<Range<u64>> {
             ranges.push(start..start + length);
         }
     }
-    let tail = ranges.iter().map(|range| range.end).max().unwrap_or(0);
-    ranges.push(tail..bytes);
+    if let Some(first) = ranges.first_mut() {
+        // The magic bytes in front belong to somebody as well.
+        first.start = 0;
+    }
+    ranges.push(tail_of(metadata)..bytes);
     ranges
+}
+
+/// Where the last column chunk ends.
+fn tail_of(metadata: &ParquetMetaData) -> u64 {
+    let chunks = metadata.row_groups().iter().flat_map(|group| group.columns());
+    chunks.map(|chunk| chunk.byte_range()).map(|(start, length)| start + length).max().unwrap_or(0)
 }
 
 /// Appends `(id key, row)` of every id a row can be asked by.
@@ -538,11 +551,17 @@ impl SegmentFile {
         let handle = storage.open(&data_path(&meta.id), meta.bytes)?;
         let index_file = storage.open(&index_path(&meta.id), meta.index_bytes)?;
         let index = SegmentIndex::open(&index_file, storage.describe(&index_path(&meta.id)))?;
+        let mut sums = index.sums();
+        let tail_start = sums.pop().unwrap_or_default();
+        // The libraries that parse the footer trust it; so it is checked first.
+        let tail = handle.read_at(tail_start.min(meta.bytes)..meta.bytes).map_err(StoreError::io("read", &path))?;
+        if sums.last() != Some(&XxHash3_64::oneshot(&tail)) {
+            return Err(StoreError::damaged(&path, "the checksum of the footer does not fit"));
+        }
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
         let raw = RawFile { handle: Arc::clone(&handle), bytes: meta.bytes };
         let metadata = ArrowReaderMetadata::load(&raw, options)
             .map_err(|error| StoreError::damaged(&path, format!("its footer cannot be read: {error}")))?;
-        let sums = index.sums();
         let chunks = chunk_ranges(metadata.metadata(), meta.bytes);
         if sums.len() != chunks.len() {
             return Err(StoreError::damaged(&path, "its footer and its index do not fit together"));
@@ -563,8 +582,6 @@ impl SegmentFile {
             chunks,
             sums,
         };
-        let tail = file.chunks.len() - 1;
-        file.verify_chunk(tail).map_err(|error| StoreError::damaged(&file.path, error))?;
         file.added_page_starts = file.read_added_page_starts()?;
         Ok(file)
     }
