@@ -48,10 +48,14 @@ fn open(folder: &tempfile::TempDir) -> Store {
 
 fn query_compile(c: &mut Criterion) {
     let mut group = c.benchmark_group("query");
-    let long = format!("value:({})", (0..5_000).map(|n| format!("\"198.51.{}.{}\" ", n / 256, n % 256)).collect::<String>());
+    let long =
+        format!("value:({})", (0..5_000).map(|n| format!("\"198.51.{}.{}\" ", n / 256, n % 256)).collect::<String>());
     let cases = [
         ("simple", "type:IP"),
-        ("playbook", "reputation:Bad and (type:File or type:Domain or type:IP) and expirationStatus:active and -tags:xdr_pushed"),
+        (
+            "playbook",
+            "reputation:Bad and (type:File or type:Domain or type:IP) and expirationStatus:active and -tags:xdr_pushed",
+        ),
         ("or-list-5000", long.as_str()),
     ];
     for (name, text) in cases {
@@ -66,9 +70,15 @@ fn ids(c: &mut Criterion) {
     let mut group = c.benchmark_group("ids");
     group.throughput(Throughput::Elements(values.len() as u64));
     group.bench_function("sco", |b| {
-        b.iter(|| values.iter().for_each(|value| drop(black_box(space.sco("domain-name", &ScoFacts { value, ..ScoFacts::default() })))));
+        b.iter(|| {
+            values
+                .iter()
+                .for_each(|value| _ = black_box(space.sco("domain-name", &ScoFacts { value, ..ScoFacts::default() })))
+        });
     });
-    group.bench_function("indicator", |b| b.iter(|| values.iter().for_each(|value| drop(black_box(space.indicator(value))))));
+    group.bench_function("indicator", |b| {
+        b.iter(|| values.iter().for_each(|value| _ = black_box(space.indicator(value))))
+    });
     group.finish();
 }
 
@@ -86,13 +96,14 @@ fn over_a_store(c: &mut Criterion) {
     ] {
         let columns = indicator_columns(&options, None);
         let segment = &snapshot.segments()[0].segment;
-        let batches: Vec<_> = segment.read(std::slice::from_ref(&(0..8_192)), &columns, 1_024).unwrap().map(Result::unwrap).collect();
+        let batches: Vec<_> =
+            segment.read(std::slice::from_ref(&(0..8_192)), &columns, 1_024).unwrap().map(Result::unwrap).collect();
         group.throughput(Throughput::Elements(8_192));
         group.bench_function(name, |b| {
             let mut out = Vec::new();
             b.iter(|| {
                 out.clear();
-                batches.iter().for_each(|batch| drop(black_box(objects(batch, &options, &mut out, None).unwrap())));
+                batches.iter().for_each(|batch| _ = black_box(objects(batch, &options, &mut out, None).unwrap()));
             });
         });
     }
@@ -100,7 +111,9 @@ fn over_a_store(c: &mut Criterion) {
 
     let mut group = c.benchmark_group("plan");
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    for (name, text) in [("all", ""), ("one-in-ten-thousand", "tags:rare-1-in-10000"), ("clocked", "expirationStatus:active")] {
+    for (name, text) in
+        [("all", ""), ("one-in-ten-thousand", "tags:rare-1-in-10000"), ("clocked", "expirationStatus:active")]
+    {
         let spec = CollectionSpec {
             title: name.to_owned(),
             description: None,

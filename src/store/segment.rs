@@ -64,8 +64,19 @@ fn writer_properties() -> WriterProperties {
             .set_column_dictionary_enabled(path.clone(), false)
             .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
     }
-    for name in [c::ID, c::INDICATOR_ID, c::STIX_ID, c::VALUE, c::MD5, c::SHA1, c::SHA256, c::SHA512, c::SSDEEP, c::CUSTOM, c::DOCUMENT]
-    {
+    for name in [
+        c::ID,
+        c::INDICATOR_ID,
+        c::STIX_ID,
+        c::VALUE,
+        c::MD5,
+        c::SHA1,
+        c::SHA256,
+        c::SHA512,
+        c::SSDEEP,
+        c::CUSTOM,
+        c::DOCUMENT,
+    ] {
         properties = properties.set_column_dictionary_enabled(ColumnPath::from(name), false);
     }
     for name in [c::CUSTOM, c::DOCUMENT, c::DESCRIPTION, c::INDICATOR_ID] {
@@ -157,7 +168,12 @@ impl SegmentWriter {
     }
 
     /// Writes one row group: `batch` in the full schema, at most [`ROW_GROUP_ROWS`] rows, with identity keys and digests.
-    pub(crate) fn write_row_group(&mut self, batch: &RecordBatch, keys: &[u64], digests: &[u64]) -> Result<(), StoreError> {
+    pub(crate) fn write_row_group(
+        &mut self,
+        batch: &RecordBatch,
+        keys: &[u64],
+        digests: &[u64],
+    ) -> Result<(), StoreError> {
         if batch.num_rows() == 0 {
             return Ok(());
         }
@@ -191,9 +207,11 @@ impl SegmentWriter {
 
     fn note(&mut self, batch: &RecordBatch, keys: &[u64], digests: &[u64]) {
         let base = self.rows as u32;
-        self.keys.extend(
-            keys.iter().zip(digests).enumerate().map(|(row, (key, digest))| KeyEntry { key: *key, row: base + row as u32, digest: *digest }),
-        );
+        self.keys.extend(keys.iter().zip(digests).enumerate().map(|(row, (key, digest))| KeyEntry {
+            key: *key,
+            row: base + row as u32,
+            digest: *digest,
+        }));
         collect_ids(batch, base, &mut self.ids);
         count_names(batch, column::STIX_TYPE, &mut self.types);
         let mut kinds = BTreeMap::new();
@@ -303,7 +321,8 @@ fn tail_of(metadata: &ParquetMetaData) -> u64 {
 
 /// Appends `(id key, row)` of every id a row can be asked by.
 pub(crate) fn collect_ids(batch: &RecordBatch, base: u32, out: &mut Vec<(u64, u32)>) {
-    let uuids = |name: &str| batch.column_by_name(name).and_then(|array| array.as_any().downcast_ref::<FixedSizeBinaryArray>());
+    let uuids =
+        |name: &str| batch.column_by_name(name).and_then(|array| array.as_any().downcast_ref::<FixedSizeBinaryArray>());
     let whole = batch.column_by_name(column::STIX_ID).and_then(|array| array.as_any().downcast_ref::<StringArray>());
     let mut push = |row: usize, uuid: &[u8]| {
         if let Ok(uuid) = <&[u8; 16]>::try_from(uuid) {
@@ -415,7 +434,12 @@ impl Segment {
     }
 
     /// Reads the rows of `ranges` (ascending, not overlapping), only the named columns (in schema order), in batches.
-    pub fn read(&self, ranges: &[Range<u32>], columns: &[&str], batch_rows: usize) -> Result<SegmentBatches, StoreError> {
+    pub fn read(
+        &self,
+        ranges: &[Range<u32>],
+        columns: &[&str],
+        batch_rows: usize,
+    ) -> Result<SegmentBatches, StoreError> {
         let file = self.file()?;
         let wrong = parquet_error("read", self.describe());
         let reader = file.reader(ranges, columns, batch_rows).map_err(wrong)?;
@@ -440,7 +464,9 @@ impl Segment {
         let page = row / PAGE_ROWS as u32;
         let values = self.added_page(page)?;
         let value = values.get((row % PAGE_ROWS as u32) as usize);
-        value.map(|value| Timestamp(*value)).ok_or_else(|| StoreError::damaged(self.describe(), format!("it has no row {row}")))
+        value
+            .map(|value| Timestamp(*value))
+            .ok_or_else(|| StoreError::damaged(self.describe(), format!("it has no row {row}")))
     }
 
     /// First row added strictly later than `after`; the number of rows when there is none.
@@ -495,7 +521,10 @@ impl Segment {
         }
         file.index.verify()?;
         if file.index.key_count() != self.meta.rows as usize {
-            return Err(StoreError::damaged(described, format!("it has {} keys for {} rows", file.index.key_count(), self.meta.rows)));
+            return Err(StoreError::damaged(
+                described,
+                format!("it has {} keys for {} rows", file.index.key_count(), self.meta.rows),
+            ));
         }
         let mut previous = i64::MIN;
         let mut rows = 0u64;
@@ -515,10 +544,16 @@ impl Segment {
         ids.sort_unstable();
         ids.dedup();
         if rows != self.meta.rows || previous != self.meta.last_added {
-            return Err(StoreError::damaged(path, format!("it has {rows} rows up to {previous}, not what the manifest says")));
+            return Err(StoreError::damaged(
+                path,
+                format!("it has {rows} rows up to {previous}, not what the manifest says"),
+            ));
         }
         if ids.len() != file.index.id_count() {
-            return Err(StoreError::damaged(described, format!("it has {} ids instead of {}", file.index.id_count(), ids.len())));
+            return Err(StoreError::damaged(
+                described,
+                format!("it has {} ids instead of {}", file.index.id_count(), ids.len()),
+            ));
         }
         Ok(())
     }
@@ -595,7 +630,8 @@ impl SegmentFile {
                 starts.extend(index.min_values().iter().copied());
             }
         }
-        let pages: usize = metadata.row_groups().iter().map(|group| (group.num_rows() as usize).div_ceil(PAGE_ROWS)).sum();
+        let pages: usize =
+            metadata.row_groups().iter().map(|group| (group.num_rows() as usize).div_ceil(PAGE_ROWS)).sum();
         if starts.len() != pages {
             return Err(StoreError::damaged(&self.path, "its page index does not fit its rows"));
         }
@@ -638,7 +674,12 @@ impl SegmentFile {
         Ok(())
     }
 
-    fn reader(self: &Arc<Self>, ranges: &[Range<u32>], columns: &[&str], batch_rows: usize) -> Result<ParquetRecordBatchReader, ParquetError> {
+    fn reader(
+        self: &Arc<Self>,
+        ranges: &[Range<u32>],
+        columns: &[&str],
+        batch_rows: usize,
+    ) -> Result<ParquetRecordBatchReader, ParquetError> {
         let (groups, selection) = select(&self.starts, ranges);
         let wanted: Vec<usize> = self
             .metadata

@@ -23,7 +23,8 @@ fn text(bytes: &[u8]) -> String {
 }
 
 fn json(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}{}", text(&output.stdout), text(&output.stderr)))
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}{}", text(&output.stdout), text(&output.stderr)))
 }
 
 fn domains(range: std::ops::Range<usize>) -> String {
@@ -77,8 +78,14 @@ fn standard_input_lists_and_compression() {
         .unwrap();
     child.stdin.take().unwrap().write_all(&packed.finish().unwrap()).unwrap();
     assert_eq!(json(&child.wait_with_output().unwrap())["new"], 2);
-    let found = run(folder.path(), &["query", "sourceBrands:\"my feed\" and verdict:malicious", "--output", "json", "--columns", "type,value"]);
-    assert_eq!(text(&found.stdout), "{\"type\":\"IP\",\"value\":\"198.51.100.1\"}\n{\"type\":\"Domain\",\"value\":\"evil.example.com\"}\n");
+    let found = run(
+        folder.path(),
+        &["query", "sourceBrands:\"my feed\" and verdict:malicious", "--output", "json", "--columns", "type,value"],
+    );
+    assert_eq!(
+        text(&found.stdout),
+        "{\"type\":\"IP\",\"value\":\"198.51.100.1\"}\n{\"type\":\"Domain\",\"value\":\"evil.example.com\"}\n"
+    );
 }
 
 /// Design §3: `EXPLAIN` of a page shows neither sort nor repartition.
@@ -91,7 +98,10 @@ fn queries_are_explained_and_mistakes_shown_with_their_place() {
     }
     let plan = text(&run(folder.path(), &["query", "type:Domain and tags:t", "--explain"]).stdout);
     assert!(plan.contains("DataSourceExec"), "{plan}");
-    assert!(!plan.contains("SortExec") && !plan.contains("Repartition") && !plan.contains("SortPreservingMerge"), "{plan}");
+    assert!(
+        !plan.contains("SortExec") && !plan.contains("Repartition") && !plan.contains("SortPreservingMerge"),
+        "{plan}"
+    );
     let bad = run(folder.path(), &["query", "type:IP and (tags:a"]);
     assert_eq!(bad.status.code(), Some(1));
     assert!(text(&bad.stderr).contains('^'), "{}", text(&bad.stderr));
@@ -129,7 +139,13 @@ fn imports_that_are_killed_are_completed_by_the_next_one() {
     let mut killed = 0;
     for bytes in [0usize, 100_000, 1_000_000, 2_000_000, 3_000_000, 3_800_000] {
         // The import reads from a pipe that stops after so many bytes, so that it is killed at a known stage without a clock.
-        let mut child = taxiway(folder.path()).args(["import", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = taxiway(folder.path())
+            .args(["import", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let content = std::fs::read(&input).unwrap();
         let mut pipe = child.stdin.take().unwrap();
         pipe.write_all(&content[..bytes.min(content.len())]).unwrap();
@@ -205,7 +221,7 @@ async fn serve_without_configuration_shows_a_sample() {
     std::fs::write(folder.path().join("more.ndjson"), domains(0..5)).unwrap();
     assert!(run(folder.path(), &["import", "more.ndjson"]).status.success());
     let found = format!("{}/threatintel/collections/domains/objects/?match[type]=domain-name&limit=1000", server.url);
-    for _ in 0..200 {
+    for _ in 0..2_000 {
         let text = reqwest::get(&found).await.unwrap().text().await.unwrap();
         if text.contains("h4.example.com") {
             return;
@@ -235,7 +251,12 @@ async fn users_and_tls() {
     std::fs::write(folder.path().join("taxiway.toml"), "[tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"\n[[collection]]\ntitle = \"All\"\nalias = \"all\"\nquery = \"\"\n").unwrap();
     std::fs::write(folder.path().join("in.ndjson"), domains(0..3)).unwrap();
     assert!(run(folder.path(), &["import", "in.ndjson"]).status.success());
-    let mut adding = taxiway(folder.path()).args(["user", "add", "siem", "--password-stdin"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut adding = taxiway(folder.path())
+        .args(["user", "add", "siem", "--password-stdin"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
     adding.stdin.take().unwrap().write_all(b"s3cret\n").unwrap();
     assert!(adding.wait().unwrap().success());
     let server = serve(folder.path(), &[]);
@@ -253,7 +274,12 @@ async fn users_and_tls() {
         .build()
         .unwrap();
     let url = format!("{}/threatintel/collections/all/objects/", server.url);
-    for (user, status) in [(None, 401), (Some(("siem", "wrong")), 401), (Some(("nobody", "s3cret")), 401), (Some(("siem", "s3cret")), 200)] {
+    for (user, status) in [
+        (None, 401),
+        (Some(("siem", "wrong")), 401),
+        (Some(("nobody", "s3cret")), 401),
+        (Some(("siem", "s3cret")), 200),
+    ] {
         let request = client.get(&url);
         let request = match user {
             Some((name, password)) => request.basic_auth(name, Some(password)),

@@ -35,7 +35,8 @@ fn the_clock_rises_whatever_the_time_of_day_does() {
         let now = Arc::clone(&time);
         let store = Store::with_clock(options(folder.path()), move || Timestamp(now.load(Ordering::SeqCst))).unwrap();
         for _ in 0..2 {
-            let documents: Vec<_> = (0..3).map(|n| indicator("Domain", &format!("h{}.example.com", number + n), 1, &[])).collect();
+            let documents: Vec<_> =
+                (0..3).map(|n| indicator("Domain", &format!("h{}.example.com", number + n), 1, &[])).collect();
             number += 3;
             assert_eq!(import(&store, &documents).new, 3);
         }
@@ -50,7 +51,8 @@ fn the_clock_rises_whatever_the_time_of_day_does() {
 fn large_commits_end_on_a_whole_second_that_is_not_in_the_future() {
     let temp = temp_store();
     for round in 0..2 {
-        let documents: Vec<_> = (0..10_001).map(|n| indicator("Domain", &format!("h{round}-{n}.example.com"), 1, &[])).collect();
+        let documents: Vec<_> =
+            (0..10_001).map(|n| indicator("Domain", &format!("h{round}-{n}.example.com"), 1, &[])).collect();
         import(&temp.store, &documents);
     }
     let added = all_added(&temp.store);
@@ -76,8 +78,22 @@ fn importing_again_writes_only_what_changed() {
         ("a tag more", with(|d| d["CustomFields"]["tags"] = json!(["b"])), (0, 1, 0)),
         ("another score", with(|d| d["score"] = json!(3)), (0, 1, 0)),
         ("later, nothing new", with(|d| d["modified"] = json!("2025-01-01T00:00:00Z")), (0, 0, 1)),
-        ("earlier, other score", with(|d| { d["modified"] = json!("2023-01-01T00:00:00Z"); d["score"] = json!(3) }), (0, 0, 1)),
-        ("earlier, a source more", with(|d| { d["modified"] = json!("2023-01-01T00:00:00Z"); d["sourceBrands"] = json!(["X"]) }), (0, 1, 0)),
+        (
+            "earlier, other score",
+            with(|d| {
+                d["modified"] = json!("2023-01-01T00:00:00Z");
+                d["score"] = json!(3)
+            }),
+            (0, 0, 1),
+        ),
+        (
+            "earlier, a source more",
+            with(|d| {
+                d["modified"] = json!("2023-01-01T00:00:00Z");
+                d["sourceBrands"] = json!(["X"])
+            }),
+            (0, 1, 0),
+        ),
         ("another type", with(|d| d["indicator_type"] = json!("CIDR")), (1, 0, 0)),
     ];
     for (name, second, expected) in cases {
@@ -89,7 +105,8 @@ fn importing_again_writes_only_what_changed() {
         assert_eq!((repeated.new, repeated.changed, repeated.unchanged), (0, 0, 1), "{name}, once more");
         let feed = OneCollection::new(&temp.store, &spec("all", "type:IP"));
         let served = values(&feed.walk(Shape::Objects, &Filters::default(), None));
-        let at_end = if expected.1 == 1 { vec!["198.51.100.2", "198.51.100.1"] } else { vec!["198.51.100.1", "198.51.100.2"] };
+        let at_end =
+            if expected.1 == 1 { vec!["198.51.100.2", "198.51.100.1"] } else { vec!["198.51.100.1", "198.51.100.2"] };
         assert_eq!(served, at_end, "{name}: a changed record reappears at the end");
         assert!(temp.store.check(|_| ()).unwrap().problems.is_empty());
     }
@@ -109,7 +126,9 @@ fn repetitions_within_one_input_are_merged() {
     let summary = import(&temp.store, &records);
     assert_eq!((summary.new, summary.changed, summary.unchanged), (1, 0, 99));
     let mut expected = indicator_spec();
-    expected.query = taxiway::feed::collection::QueryText::Xsoar("sourceBrands:brand0 and sourceBrands:brand2 and tags:tag99 and tags:tag0".to_owned());
+    expected.query = taxiway::feed::collection::QueryText::Xsoar(
+        "sourceBrands:brand0 and sourceBrands:brand2 and tags:tag99 and tags:tag0".to_owned(),
+    );
     let feed = OneCollection::new(&temp.store, &expected);
     let objects = feed.walk(Shape::Objects, &Filters::default(), None);
     assert_eq!(objects.len(), 1);
@@ -126,7 +145,9 @@ fn a_changed_indicator_is_a_newer_version_even_when_its_source_says_otherwise() 
     let temp = temp_store();
     import(&temp.store, &[indicator("IP", "198.51.100.1", 1, &[])]);
     let feed = OneCollection::new(&temp.store, &indicator_spec());
-    let modified = |feed: &OneCollection| feed.walk(Shape::Objects, &Filters::default(), None)[0]["modified"].as_str().unwrap().to_owned();
+    let modified = |feed: &OneCollection| {
+        feed.walk(Shape::Objects, &Filters::default(), None)[0]["modified"].as_str().unwrap().to_owned()
+    };
     let before = modified(&feed);
     import(&temp.store, &[indicator("IP", "198.51.100.1", 3, &[])]);
     assert!(modified(&feed) > before);
@@ -136,7 +157,13 @@ fn a_changed_indicator_is_a_newer_version_even_when_its_source_says_otherwise() 
 fn compaction_keeps_dates_order_and_walks_that_have_begun() {
     let temp = temp_store();
     for n in 0..10 {
-        import(&temp.store, &[indicator("Domain", &format!("h{n}.example.com"), 1, &[]), indicator("Domain", "often.example.com", n % 4, &[])]);
+        import(
+            &temp.store,
+            &[
+                indicator("Domain", &format!("h{n}.example.com"), 1, &[]),
+                indicator("Domain", "often.example.com", n % 4, &[]),
+            ],
+        );
     }
     let feed = OneCollection::new(&temp.store, &spec("all", ""));
     let everything = feed.page(None, None, None);
@@ -164,8 +191,11 @@ fn what_no_version_names_is_removed() {
 }
 
 fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> =
-        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.to_string_lossy().ends_with(ending)).collect();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_string_lossy().ends_with(ending))
+        .collect();
     files.sort();
     files
 }
@@ -176,7 +206,8 @@ fn a_flipped_byte_is_reported_as_that_file_being_bad() {
     let temp = temp_store();
     let documents: Vec<_> = (0..20).map(|n| indicator("Domain", &format!("h{n}.example.com"), 1, &["t"])).collect();
     import(&temp.store, &documents);
-    let good = values(&OneCollection::new(&temp.store, &spec("all", "")).walk(Shape::Objects, &Filters::default(), None));
+    let good =
+        values(&OneCollection::new(&temp.store, &spec("all", "")).walk(Shape::Objects, &Filters::default(), None));
     let segment = files(&temp.folder.path().join("segments"), ".parquet").remove(0);
     let bytes = std::fs::read(&segment).unwrap();
     for at in (0..bytes.len()).step_by(211) {
@@ -186,7 +217,11 @@ fn a_flipped_byte_is_reported_as_that_file_being_bad() {
         let store = Store::open(options(temp.folder.path())).unwrap();
         let report = store.check(|_| ()).unwrap();
         let name = segment.file_name().unwrap().to_string_lossy().into_owned();
-        assert!(report.problems.iter().any(|problem| problem.to_string().contains(&name)), "byte {at}: {:?}", report.problems);
+        assert!(
+            report.problems.iter().any(|problem| problem.to_string().contains(&name)),
+            "byte {at}: {:?}",
+            report.problems
+        );
         let snapshot = store.snapshot().unwrap();
         let names = taxiway::model::schema::schema_names();
         let read: Result<Vec<_>, StoreError> = snapshot.segments()[0]
@@ -202,7 +237,10 @@ fn a_flipped_byte_is_reported_as_that_file_being_bad() {
     }
     std::fs::write(&segment, &bytes).unwrap();
     let store = Store::open(options(temp.folder.path())).unwrap();
-    assert_eq!(values(&OneCollection::new(&store, &spec("all", "")).walk(Shape::Objects, &Filters::default(), None)), good);
+    assert_eq!(
+        values(&OneCollection::new(&store, &spec("all", "")).walk(Shape::Objects, &Filters::default(), None)),
+        good
+    );
 }
 
 #[test]
@@ -221,7 +259,8 @@ fn damage_elsewhere_is_reported_with_its_file() {
         let path = files(&temp.folder.path().join(folder), ending).pop().unwrap();
         damage(&path);
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let problems: Vec<String> = match Store::open(options(temp.folder.path())).and_then(|store| store.check(|_| ())) {
+        let problems: Vec<String> = match Store::open(options(temp.folder.path())).and_then(|store| store.check(|_| ()))
+        {
             Ok(report) => report.problems.iter().map(ToString::to_string).collect(),
             Err(error) => vec![error.to_string()],
         };
@@ -258,7 +297,13 @@ fn what_cannot_be_opened_is_said() {
 #[test]
 fn an_object_store_holds_a_store_as_well() {
     let objects: Arc<dyn object_store::ObjectStore> = Arc::new(object_store::memory::InMemory::new());
-    let open = || Store::on_object_store(Arc::clone(&objects), StoreOptions { location: "memory".to_owned(), ..StoreOptions::default() }).unwrap();
+    let open = || {
+        Store::on_object_store(
+            Arc::clone(&objects),
+            StoreOptions { location: "memory".to_owned(), ..StoreOptions::default() },
+        )
+        .unwrap()
+    };
     let store = open();
     import(&store, &[indicator("Domain", "a.example.com", 1, &[]), indicator("Domain", "b.example.com", 1, &[])]);
     let other = open();
@@ -266,10 +311,7 @@ fn an_object_store_holds_a_store_as_well() {
     // Both built on the same version: the second one must not win silently.
     let (first, second) = (store.writer().unwrap(), other.writer().unwrap());
     let rows = |value: &str| {
-        let batch = arrow::compute::concat_batches(
-            &taxiway::model::schema::input_schema(),
-            &[parsed(&store, value)],
-        );
+        let batch = arrow::compute::concat_batches(&taxiway::model::schema::input_schema(), &[parsed(&store, value)]);
         taxiway::store::NewRows { batch: batch.unwrap(), keys: vec![1], digests: vec![1] }
     };
     let (mut first, mut second) = (first, second);
@@ -278,7 +320,10 @@ fn an_object_store_holds_a_store_as_well() {
     first.publish().unwrap();
     assert!(matches!(second.publish(), Err(StoreError::Conflict { .. })));
     let feed = OneCollection::new(&open(), &spec("all", ""));
-    assert_eq!(values(&feed.walk(Shape::Objects, &Filters::default(), Some(1))), ["b.example.com", "a.example.com", "c.example.com"]);
+    assert_eq!(
+        values(&feed.walk(Shape::Objects, &Filters::default(), Some(1))),
+        ["b.example.com", "a.example.com", "c.example.com"]
+    );
     assert!(open().check(|_| ()).unwrap().problems.is_empty());
     assert_rising(&all_added(&open()));
 }

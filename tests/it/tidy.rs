@@ -57,7 +57,12 @@ fn modules_import_upwards_only() {
             for part in line.split("crate::").skip(1) {
                 let name: String = part.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
                 let known = allowed.contains_key(name.as_str());
-                if known && name != module && name != "model" && !may.contains(&name.as_str()) && !line.trim_start().starts_with("//") {
+                if known
+                    && name != module
+                    && name != "model"
+                    && !may.contains(&name.as_str())
+                    && !line.trim_start().starts_with("//")
+                {
                     wrong.push(format!("src/{relative}:{}: `{module}` may not import `{name}`", number + 1));
                 }
             }
@@ -74,7 +79,9 @@ fn paths_in_documents_exist() {
     for document in documents {
         let text = std::fs::read_to_string(&document).unwrap();
         for quoted in text.split('`').skip(1).step_by(2) {
-            let looks_like_ours = ["src/", "tests/", "benches/", "perf/", "data/", ".ci/", "examples/"].iter().any(|start| quoted.starts_with(start));
+            let looks_like_ours = ["src/", "tests/", "benches/", "perf/", "data/", ".ci/", "examples/"]
+                .iter()
+                .any(|start| quoted.starts_with(start));
             let plain = !quoted.contains([' ', '<', '*', '…', '{', '$']);
             if looks_like_ours && plain && !root().join(quoted.split(':').next().unwrap()).exists() {
                 missing.push(format!("{}: `{quoted}`", document.display()));

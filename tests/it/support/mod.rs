@@ -43,7 +43,8 @@ pub(crate) fn indicator(kind: &str, value: &str, score: u8, tags: &[&str]) -> Va
 
 /// Imports text, as a file of that name would be.
 pub(crate) fn import_text(store: &Store, name: &str, text: &str) -> Summary {
-    let input = Input::from_reader(name, Some(text.len() as u64), std::io::Cursor::new(text.as_bytes().to_vec())).unwrap();
+    let input =
+        Input::from_reader(name, Some(text.len() as u64), std::io::Cursor::new(text.as_bytes().to_vec())).unwrap();
     let mut importer = Importer::new(store, false);
     let options = DecodeOptions::new(Arc::clone(store.ids()));
     ingest::decode(input, &options, |parsed| importer.push(parsed).map(|_| ())).unwrap();
@@ -87,7 +88,8 @@ impl OneCollection {
     pub(crate) fn new(store: &Store, spec: &CollectionSpec) -> Self {
         let collection = spec.build(store.ids(), &Options::default()).unwrap();
         let catalog = Catalog::new(vec![collection]).unwrap();
-        let feed = StoreFeed::new(store.clone(), catalog, &FeedOptions { threads: 2, ..FeedOptions::default() }).unwrap();
+        let feed =
+            StoreFeed::new(store.clone(), catalog, &FeedOptions { threads: 2, ..FeedOptions::default() }).unwrap();
         let collection = Arc::clone(feed.catalog().iter().next().unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         OneCollection { feed, collection, runtime }
@@ -98,7 +100,8 @@ impl OneCollection {
             let page = self.feed.page(&self.collection, shape, request).await?;
             let (first, last) = (page.first, page.last);
             let text = body(page).await?;
-            let value: Value = serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&text)));
+            let value: Value = serde_json::from_slice(&text)
+                .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&text)));
             let list = if shape == Shape::Versions { "versions" } else { "objects" };
             Ok(Pulled {
                 objects: value[list].as_array().cloned().unwrap_or_default(),
@@ -149,12 +152,16 @@ async fn body(page: Page) -> Result<Vec<u8>, FeedError> {
 }
 
 pub(crate) fn values(objects: &[Value]) -> Vec<String> {
-    objects.iter().map(|object| object["value"].as_str().or(object["name"].as_str()).unwrap_or_default().to_owned()).collect()
+    objects
+        .iter()
+        .map(|object| object["value"].as_str().or(object["name"].as_str()).unwrap_or_default().to_owned())
+        .collect()
 }
 
 /// Objects by id, which must not repeat.
 pub(crate) fn by_id(objects: &[Value]) -> BTreeMap<String, Value> {
-    let map: BTreeMap<String, Value> = objects.iter().map(|object| (object["id"].as_str().unwrap().to_owned(), object.clone())).collect();
+    let map: BTreeMap<String, Value> =
+        objects.iter().map(|object| (object["id"].as_str().unwrap().to_owned(), object.clone())).collect();
     assert_eq!(map.len(), objects.len(), "an id was served twice");
     map
 }
