@@ -179,7 +179,8 @@ impl Shared {
                 fingerprint: walk.fingerprint,
                 after,
                 snapshot: walk.snapshot.version(),
-                asked: walk.asked,
+                // Only queries that look at the clock need it; without it the same request gives the same cursor.
+                asked: if prepared.clocked.is_some() { walk.asked } else { Timestamp(0) },
                 object: request.object.clone(),
                 filters: walk.filters.clone(),
             };
