@@ -313,7 +313,7 @@ def bundle():
         name="EmberLoad server",
         description="Download server of EmberLoad.",
         indicator_types=["malicious-activity"],
-        pattern="[ipv4-addr:value = '203.0.113.77']",
+        pattern="[ipv4-addr:value = '203.0.113.253']",
         pattern_type="stix",
         pattern_version="2.1",
         valid_from=created,
@@ -324,8 +324,8 @@ def bundle():
     address = {
         "type": "ipv4-addr",
         "spec_version": "2.1",
-        "id": sco_id("ipv4-addr", value="203.0.113.77"),
-        "value": "203.0.113.77",
+        "id": sco_id("ipv4-addr", value="203.0.113.253"),
+        "value": "203.0.113.253",
     }
     host = {
         "type": "domain-name",

@@ -257,7 +257,14 @@ impl Progress {
     }
 }
 
-fn report(args: &ImportArgs, summary: &Summary, took: Duration, rejects: &[PathBuf], failures: usize, inputs: usize) -> Result<(), CliError> {
+fn report(
+    args: &ImportArgs,
+    summary: &Summary,
+    took: Duration,
+    rejects: &[PathBuf],
+    failures: usize,
+    inputs: usize,
+) -> Result<(), CliError> {
     let seconds = took.as_secs_f64();
     if args.output != output::Format::Table {
         let text = json!({
@@ -283,15 +290,18 @@ fn report(args: &ImportArgs, summary: &Summary, took: Duration, rejects: &[PathB
         complain(&format!("rejected records, with line and reason: {}", path.display()));
     }
     let list = |counts: Vec<(String, u64)>| {
-        let shown: Vec<String> = counts.iter().take(10).map(|(name, count)| format!("{name} {}", grouped(*count))).collect();
+        let shown: Vec<String> =
+            counts.iter().take(10).map(|(name, count)| format!("{name} {}", grouped(*count))).collect();
         let more = counts.len().saturating_sub(10);
         if more > 0 { format!("{} and {more} more", shown.join(", ")) } else { shown.join(", ") }
     };
-    let unknown: Vec<(String, u64)> = summary.warnings.unknown_types.iter().map(|(name, count)| (name.clone(), *count)).collect();
+    let unknown: Vec<(String, u64)> =
+        summary.warnings.unknown_types.iter().map(|(name, count)| (name.clone(), *count)).collect();
     if !unknown.is_empty() {
         complain(&format!("kept but not served, because their type has no STIX form: {}", list(unknown)));
     }
-    let fields: Vec<(String, u64)> = summary.warnings.fields.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+    let fields: Vec<(String, u64)> =
+        summary.warnings.fields.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
     if !fields.is_empty() {
         complain(&format!("fields left empty, because they could not be read: {}", list(fields)));
     }

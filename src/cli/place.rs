@@ -1,5 +1,6 @@
 //! Where the configuration and the store are: arguments that most commands share.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -67,7 +68,13 @@ fn default_collections() -> Vec<CollectionSpec> {
     vec![
         collection("All", "all", "", "Everything, observables as STIX cyber-observable objects", false),
         collection("Indicators", "indicators", "", "Everything, observables as STIX indicators with patterns", true),
-        collection("Malicious", "malicious", "verdict:malicious and expirationStatus:active", "What to block, as STIX indicators", true),
+        collection(
+            "Malicious",
+            "malicious",
+            "verdict:malicious and expirationStatus:active",
+            "What to block, as STIX indicators",
+            true,
+        ),
         collection("Addresses", "addresses", "type:(IP IPv6 CIDR IPv6CIDR)", "IP addresses and networks", false),
         collection("Domains", "domains", "type:(Domain DomainGlob)", "Domain names", false),
         collection("URLs", "urls", "type:URL", "URLs", false),
@@ -79,7 +86,10 @@ fn default_collections() -> Vec<CollectionSpec> {
 pub(super) fn start_log(config: &Config, default_level: Option<&str>) {
     let level = default_level.unwrap_or_else(|| config.log.level.as_str());
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("warn,taxiway={level}")));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     // A second start, in tests, changes nothing.
     let _ = match config.log.format {
         LogFormat::Text => builder.try_init(),

@@ -17,8 +17,16 @@ use crate::query;
 use crate::store::{IndicatorTable, Store};
 
 /// The columns a table shows unless others are asked for.
-const SHOWN: [&str; 8] =
-    [column::ADDED, column::TYPE, column::STIX_TYPE, column::VALUE, column::SCORE, column::MODIFIED, column::TAGS, column::SOURCE_BRANDS];
+const SHOWN: [&str; 8] = [
+    column::ADDED,
+    column::TYPE,
+    column::STIX_TYPE,
+    column::VALUE,
+    column::SCORE,
+    column::MODIFIED,
+    column::TAGS,
+    column::SOURCE_BRANDS,
+];
 
 /// Show the records that an indicator query selects, oldest first.
 #[derive(Debug, Args)]
@@ -76,7 +84,15 @@ pub(super) fn run(args: &QueryArgs) -> Result<Outcome, CliError> {
         if args.explain {
             let plan = frame.create_physical_plan().await?;
             say(&format!("tree\n{}", indent(&compiled.tree())))?;
-            say(&format!("SQL\n{}", indent(&format!("SELECT {} FROM indicators WHERE {} ORDER BY added LIMIT {}", names.join(", "), compiled.sql(now), args.limit))))?;
+            say(&format!(
+                "SQL\n{}",
+                indent(&format!(
+                    "SELECT {} FROM indicators WHERE {} ORDER BY added LIMIT {}",
+                    names.join(", "),
+                    compiled.sql(now),
+                    args.limit
+                ))
+            ))?;
             say(&format!("plan\n{}", indent(&displayable(plan.as_ref()).indent(false).to_string())))?;
             return Ok(Outcome::Done);
         }

@@ -24,7 +24,9 @@ const SAMPLE: &[u8] = include_bytes!("../../data/sample.ndjson");
 /// Without a configuration it makes a store in ./taxiway-data, loads a sample into it if the store is new, and serves it on
 /// 127.0.0.1:9000.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  taxiway serve\n  taxiway serve --config /etc/taxiway/taxiway.toml\n  taxiway serve --check")]
+#[command(
+    after_help = "Examples:\n  taxiway serve\n  taxiway serve --config /etc/taxiway/taxiway.toml\n  taxiway serve --check"
+)]
 pub(super) struct ServeArgs {
     #[command(flatten)]
     place: Place,
@@ -33,7 +35,7 @@ pub(super) struct ServeArgs {
     check: bool,
 }
 
-pub(super) fn run(args: ServeArgs) -> Result<Outcome, CliError> {
+pub(super) fn run(args: &ServeArgs) -> Result<Outcome, CliError> {
     let config = args.place.config()?;
     start_log(&config, None);
     let bound = bind(&config.serve)?;
@@ -48,7 +50,12 @@ pub(super) fn run(args: ServeArgs) -> Result<Outcome, CliError> {
     let feed = StoreFeed::new(store.clone(), catalog, &FeedOptions::default())?;
     let app = App::new(Arc::new(feed.clone()), config.serve.clone())?;
     if args.check {
-        say(&format!("ok: ready to serve {} collections from `{}` on {}", feed.catalog().len(), store.location(), bound.url()))?;
+        say(&format!(
+            "ok: ready to serve {} collections from `{}` on {}",
+            feed.catalog().len(),
+            store.location(),
+            bound.url()
+        ))?;
         return Ok(Outcome::Done);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("io").build()?;

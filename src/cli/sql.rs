@@ -17,7 +17,9 @@ use crate::store::{IndicatorTable, Store};
 /// Tables: `indicators` (the newest version of every record) and `versions` (superseded ones as well). `json_match` and `list_match`
 /// are the functions that indicator queries compile to. The store cannot be changed this way.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  taxiway sql 'SELECT type, count(*) FROM indicators GROUP BY type'\n  taxiway sql 'DESCRIBE indicators'")]
+#[command(
+    after_help = "Examples:\n  taxiway sql 'SELECT type, count(*) FROM indicators GROUP BY type'\n  taxiway sql 'DESCRIBE indicators'"
+)]
 pub(super) struct SqlArgs {
     /// The query.
     sql: String,

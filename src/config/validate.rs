@@ -128,9 +128,7 @@ impl Reader<'_> {
 
     fn auth(&self, mut section: Section<'_>, store: &StoreOptions) -> AuthOptions {
         let options = AuthOptions {
-            users: section
-                .filled("users")
-                .map_or_else(|| store.location.join("users.json"), |path| self.path(path)),
+            users: section.filled("users").map_or_else(|| store.location.join("users.json"), |path| self.path(path)),
             anonymous: section.flag("anonymous").map(value),
             anonymous_off_loopback: section.flag("anonymous_off_loopback").is_some_and(value),
         };

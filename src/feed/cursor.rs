@@ -80,7 +80,8 @@ impl Cursor {
         if reader.byte() != Some(VERSION) {
             return Err(bad("it is of another release's kind"));
         }
-        let cursor = reader.cursor().filter(|_| reader.rest.is_empty()).ok_or_else(|| bad("it is of another release's kind"))?;
+        let cursor =
+            reader.cursor().filter(|_| reader.rest.is_empty()).ok_or_else(|| bad("it is of another release's kind"))?;
         if cursor.fingerprint != fingerprint {
             return Err(bad("it belongs to another collection or resource, or the collection's definition changed"));
         }
@@ -152,7 +153,11 @@ impl<'a> Reader<'a> {
     }
 
     fn list(&mut self) -> Option<Vec<String>> {
-        (0..self.count()?).map(|_| self.count().and_then(|length| self.take(length)).and_then(|text| String::from_utf8(text.to_vec()).ok())).collect()
+        (0..self.count()?)
+            .map(|_| {
+                self.count().and_then(|length| self.take(length)).and_then(|text| String::from_utf8(text.to_vec()).ok())
+            })
+            .collect()
     }
 
     fn instants(&mut self) -> Option<Vec<Timestamp>> {
@@ -189,13 +194,30 @@ mod tests {
         let versions = prop_oneof![
             Just(Versions::Last),
             Just(Versions::All),
-            (any::<bool>(), any::<bool>(), instants()).prop_map(|(first, last, exact)| Versions::Some { first, last, exact }),
+            (any::<bool>(), any::<bool>(), instants()).prop_map(|(first, last, exact)| Versions::Some {
+                first,
+                last,
+                exact
+            }),
         ];
         let filters = (proptest::option::of(any::<i64>().prop_map(Timestamp)), texts(), texts(), versions, texts())
-            .prop_map(|(added_after, ids, types, versions, spec_versions)| Filters { added_after, ids, types, versions, spec_versions });
-        (any::<i64>(), any::<u64>(), any::<i64>(), proptest::option::of("[a-z-]{1,30}"), filters).prop_map(|(after, snapshot, asked, object, filters)| {
-            Cursor { fingerprint: 9, after: Timestamp(after), snapshot, asked: Timestamp(asked), object, filters }
-        })
+            .prop_map(|(added_after, ids, types, versions, spec_versions)| Filters {
+                added_after,
+                ids,
+                types,
+                versions,
+                spec_versions,
+            });
+        (any::<i64>(), any::<u64>(), any::<i64>(), proptest::option::of("[a-z-]{1,30}"), filters).prop_map(
+            |(after, snapshot, asked, object, filters)| Cursor {
+                fingerprint: 9,
+                after: Timestamp(after),
+                snapshot,
+                asked: Timestamp(asked),
+                object,
+                filters,
+            },
+        )
     }
 
     proptest! {

@@ -34,14 +34,20 @@ pub(crate) struct Predicate {
 impl Predicate {
     /// Compiles an expression over the record's columns.
     pub(crate) fn compile(context: &SessionContext, expr: &Expr) -> Result<Self, FeedError> {
-        let failed = |source: datafusion::error::DataFusionError| FeedError::Internal { what: "compile the query", source: Box::new(source) };
+        let failed = |source: datafusion::error::DataFusionError| FeedError::Internal {
+            what: "compile the query",
+            source: Box::new(source),
+        };
         let whole = schema::schema();
         let named = expr.column_refs();
         // A condition without columns still needs rows to be evaluated on.
         let fields: Vec<_> = whole
             .fields()
             .iter()
-            .filter(|field| named.iter().any(|column| column.name() == field.name()) || (named.is_empty() && field.name() == schema::column::KIND))
+            .filter(|field| {
+                named.iter().any(|column| column.name() == field.name())
+                    || (named.is_empty() && field.name() == schema::column::KIND)
+            })
             .cloned()
             .collect();
         let columns = fields.iter().filter_map(|field| column_name(field.name())).collect();
@@ -158,7 +164,9 @@ fn compute(segment: &Segment, predicate: &Predicate) -> Result<Rows, StoreError>
                 let batch = batch?;
                 let bits = predicate.matches(&batch)?;
                 let values = bits.values();
-                rows.extend(BitIndexIterator::new(values.values(), values.offset(), values.len()).map(|bit| at + bit as u32));
+                rows.extend(
+                    BitIndexIterator::new(values.values(), values.offset(), values.len()).map(|bit| at + bit as u32),
+                );
                 at += batch.num_rows() as u32;
             }
             let mut bitmap = RoaringBitmap::from_sorted_iter(rows).unwrap_or_default();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use datafusion::common::ScalarValue;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{Expr, col, lit};
 use lru::LruCache;
@@ -85,8 +86,11 @@ struct Walk {
 impl StoreFeed {
     /// A feed that serves `catalog` from `store`.
     pub fn new(store: Store, catalog: Catalog, options: &FeedOptions) -> Result<Self, StoreError> {
-        let pool = CpuPool::new(options.threads)
-            .map_err(|source| StoreError::Io { action: "start threads for", path: store.location().to_owned(), source })?;
+        let pool = CpuPool::new(options.threads).map_err(|source| StoreError::Io {
+            action: "start threads for",
+            path: store.location().to_owned(),
+            source,
+        })?;
         let context = SessionContext::new();
         for function in crate::query::functions() {
             context.register_udf(function);
@@ -126,7 +130,8 @@ impl Feed for StoreFeed {
     async fn page(&self, collection: &Arc<Collection>, shape: Shape, request: PageRequest) -> Result<Page, FeedError> {
         let (shared, planned_for) = (Arc::clone(&self.shared), Arc::clone(collection));
         let planned = self.shared.pool.run(move || shared.plan(&planned_for, shape, &request)).await;
-        let planned = planned.map_err(|source| FeedError::Internal { what: "plan a page", source: Box::new(source) })??;
+        let planned =
+            planned.map_err(|source| FeedError::Internal { what: "plan a page", source: Box::new(source) })??;
         Ok(self.shared.start(collection, shape, planned))
     }
 }
@@ -174,7 +179,8 @@ impl Shared {
                 fingerprint: walk.fingerprint,
                 after,
                 snapshot: walk.snapshot.version(),
-                asked: walk.asked,
+                // Only queries that look at the clock need it; without it the same request gives the same cursor.
+                asked: if prepared.clocked.is_some() { walk.asked } else { Timestamp(0) },
                 object: request.object.clone(),
                 filters: walk.filters.clone(),
             };
@@ -209,7 +215,14 @@ impl Shared {
         cursor.check(&request.filters, request.given)?;
         // When the version has expired, the walk goes on in the newest one: what changed meanwhile comes later in the log.
         let snapshot = self.store.snapshot_at(cursor.snapshot).map_err(unreadable)?.unwrap_or(fresh.snapshot);
-        Ok(Walk { snapshot, asked: cursor.asked, after: Some(cursor.after), skip: 0, filters: cursor.filters, fingerprint })
+        Ok(Walk {
+            snapshot,
+            asked: cursor.asked,
+            after: Some(cursor.after),
+            skip: 0,
+            filters: cursor.filters,
+            fingerprint,
+        })
     }
 
     fn prepare(&self, collection: &Collection, walk: &Walk) -> Result<Prepared, FeedError> {
@@ -300,7 +313,12 @@ struct Prepared {
 
 impl Prepared {
     /// The rows of the ids asked for, by segment; `None` when no id was asked for.
-    fn only(&self, collection: &Collection, walk: &Walk, object: Option<&str>) -> Result<Option<HashMap<usize, RoaringBitmap>>, FeedError> {
+    fn only(
+        &self,
+        collection: &Collection,
+        walk: &Walk,
+        object: Option<&str>,
+    ) -> Result<Option<HashMap<usize, RoaringBitmap>>, FeedError> {
         let ids = match object {
             Some(object) => vec![object],
             None if walk.filters.ids.is_empty() => return Ok(None),
@@ -309,7 +327,9 @@ impl Prepared {
         let mut rows: HashMap<usize, RoaringBitmap> = HashMap::new();
         for id in ids {
             for (segment, row) in walk.snapshot.rows_of_id(id).map_err(unreadable)? {
-                if served_as(&walk.snapshot, segment, row, collection, id)? && self.in_collection(&walk.snapshot, segment, row)? {
+                if served_as(&walk.snapshot, segment, row, collection, id)?
+                    && self.in_collection(&walk.snapshot, segment, row)?
+                {
                     rows.entry(segment).or_default().insert(row);
                 }
             }
@@ -321,7 +341,8 @@ impl Prepared {
         let Some(view) = snapshot.segments().get(segment) else { return Ok(false) };
         for predicate in &self.fixed {
             // One row is tested by itself: building a bitmap for it would scan the segment.
-            let batches = view.segment.read(std::slice::from_ref(&(row..row + 1)), predicate.columns(), 1).map_err(unreadable)?;
+            let batches =
+                view.segment.read(std::slice::from_ref(&(row..row + 1)), predicate.columns(), 1).map_err(unreadable)?;
             for batch in batches {
                 let batch = batch.map_err(unreadable)?;
                 if predicate.matches(&batch).map_err(unreadable)?.true_count() == 0 {
@@ -334,7 +355,13 @@ impl Prepared {
 }
 
 /// Whether a row is served under exactly this id in this collection.
-fn served_as(snapshot: &Snapshot, segment: usize, row: u32, collection: &Collection, id: &str) -> Result<bool, FeedError> {
+fn served_as(
+    snapshot: &Snapshot,
+    segment: usize,
+    row: u32,
+    collection: &Collection,
+    id: &str,
+) -> Result<bool, FeedError> {
     let Some(view) = snapshot.segments().get(segment) else { return Ok(false) };
     let mut text = Vec::with_capacity(64);
     let columns = render::manifest_columns();
@@ -371,23 +398,30 @@ fn of_types(collection: &Collection, types: &[String]) -> Expr {
     if as_indicator.is_empty() {
         return named;
     }
-    let turned = col(column::KIND).eq(lit(kind_value::INDICATOR)).and(col(column::STIX_TYPE).in_list(as_indicator, false));
+    let turned =
+        col(column::KIND).eq(lit(kind_value::INDICATOR)).and(col(column::STIX_TYPE).in_list(as_indicator, false));
     let by_own_name = named.and(Expr::Not(Box::new(turned.clone())));
     if types.iter().any(|name| name == StixType::Indicator.as_str()) { by_own_name.or(turned) } else { by_own_name }
 }
 
 /// `match[spec_version]`: native objects have one; indicators are written as 2.1.
 fn of_spec_versions(versions: &[String]) -> Expr {
-    let named = col(column::SPEC_VERSION).in_list(versions.iter().map(|version| lit(version.as_str())).collect(), false);
+    let named =
+        col(column::SPEC_VERSION).in_list(versions.iter().map(|version| lit(version.as_str())).collect(), false);
     if versions.iter().any(|version| version == "2.1") { named.or(col(column::SPEC_VERSION).is_null()) } else { named }
 }
 
 /// `match[version]` with exact dates.
 fn of_versions(exact: &[Timestamp]) -> Expr {
-    let version = datafusion::functions::core::expr_fn::coalesce(vec![col(column::MODIFIED), col(column::CREATED), col(column::ADDED)]);
-    let instants = exact
-        .iter()
-        .map(|instant| lit(datafusion::common::ScalarValue::TimestampMicrosecond(Some(instant.0), Some("UTC".into()))))
-        .collect();
-    version.in_list(instants, false)
+    let one_of = |name: &str| {
+        let instants = exact
+            .iter()
+            .map(|instant| lit(ScalarValue::TimestampMicrosecond(Some(instant.0), Some("UTC".into()))))
+            .collect();
+        col(name).in_list(instants, false)
+    };
+    let none = |name: &str| col(name).is_null();
+    one_of(column::MODIFIED)
+        .or(none(column::MODIFIED).and(one_of(column::CREATED)))
+        .or(none(column::MODIFIED).and(none(column::CREATED)).and(one_of(column::ADDED)))
 }

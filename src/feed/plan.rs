@@ -56,7 +56,12 @@ pub(crate) struct Part {
 
 impl Plan {
     /// Plans at most `limit` rows added after `after`, leaving out the first `skip` of them.
-    pub(crate) fn page(scope: &Scope<'_>, after: Option<Timestamp>, mut skip: u64, limit: u64) -> Result<Plan, StoreError> {
+    pub(crate) fn page(
+        scope: &Scope<'_>,
+        after: Option<Timestamp>,
+        mut skip: u64,
+        limit: u64,
+    ) -> Result<Plan, StoreError> {
         let mut plan = Plan::default();
         let history = History::of(scope)?;
         for (position, view) in scope.snapshot.segments().iter().enumerate() {
@@ -121,7 +126,14 @@ fn cut(ranges: &mut Vec<Range<u32>>, count: u64) {
 }
 
 /// The first `wanted` rows of a segment from `start` on.
-fn rows_of(scope: &Scope<'_>, history: &History, position: usize, view: &SegmentView, start: u32, wanted: u64) -> Result<Vec<Range<u32>>, StoreError> {
+fn rows_of(
+    scope: &Scope<'_>,
+    history: &History,
+    position: usize,
+    view: &SegmentView,
+    start: u32,
+    wanted: u64,
+) -> Result<Vec<Range<u32>>, StoreError> {
     let mut rows = fixed_rows(scope, view)?;
     if let Some(only) = scope.only.and_then(|only| only.get(&position)) {
         rows = Rows::Some(Arc::new(only.clone())).intersect(rows);
@@ -132,7 +144,13 @@ fn rows_of(scope: &Scope<'_>, history: &History, position: usize, view: &Segment
     }
     let hidden = history.hidden(position, view);
     let mut taken = Taken { ranges: Vec::new(), rows: 0, wanted };
-    let candidates = Candidates { rows: &rows, hidden: &hidden, extra: history.shown.get(&position), next: start, end: view.segment.rows() };
+    let candidates = Candidates {
+        rows: &rows,
+        hidden: &hidden,
+        extra: history.shown.get(&position),
+        next: start,
+        end: view.segment.rows(),
+    };
     match scope.clocked {
         None => candidates.for_each_run(|run| taken.push(run))?,
         Some(clocked) => {
@@ -257,7 +275,10 @@ impl Candidates<'_> {
     }
 }
 
-fn runs(rows: impl Iterator<Item = u32>, mut run: impl FnMut(Range<u32>) -> Result<bool, StoreError>) -> Result<(), StoreError> {
+fn runs(
+    rows: impl Iterator<Item = u32>,
+    mut run: impl FnMut(Range<u32>) -> Result<bool, StoreError>,
+) -> Result<(), StoreError> {
     let mut current: Option<Range<u32>> = None;
     for row in rows {
         match &mut current {
@@ -388,7 +409,8 @@ fn read_versions(snapshot: &Snapshot, groups: &mut [Vec<Version>]) -> Result<(),
         let mut numbers = rows.into_iter();
         for batch in view.segment.read(&ranges, &[column::ADDED, column::CREATED, column::MODIFIED], RESIDUAL_ROWS)? {
             let batch = batch?;
-            let [added, created, modified] = [0, 1, 2].map(|at| batch.column(at).as_primitive::<TimestampMicrosecondType>());
+            let [added, created, modified] =
+                [0, 1, 2].map(|at| batch.column(at).as_primitive::<TimestampMicrosecondType>());
             for at in 0..batch.num_rows() {
                 let source = [modified, created, added].into_iter().find(|column| column.is_valid(at));
                 if let (Some(row), Some(source)) = (numbers.next(), source) {

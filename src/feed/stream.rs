@@ -66,8 +66,9 @@ enum Step {
 pub(crate) fn body(job: Job, parts: Vec<Part>) -> BoxStream<'static, Result<Bytes, FeedError>> {
     let mut slices = VecDeque::new();
     parts.into_iter().for_each(|part| cut(part, &mut slices));
-    let state = State { job: Arc::new(job), slices, working: VecDeque::new(), written: 0, skipped: 0, step: Step::Head };
-    stream::unfold(state, |mut state| async move { state.next().await.map(|item| (item, state)) }).boxed()
+    let state =
+        State { job: Arc::new(job), slices, working: VecDeque::new(), written: 0, skipped: 0, step: Step::Head };
+    stream::unfold(state, |mut state| async move { state.next().await.map(|item| (item, state)) }).fuse().boxed()
 }
 
 impl State {
@@ -126,7 +127,10 @@ impl State {
             // A spawned task starts at once; a bare future would wait until it is polled.
             let task = tokio::spawn(async move {
                 let done = pool.run(move || render_slice(&job, &part)).await;
-                let failed = |source: crate::runtime::Unfinished| FeedError::Internal { what: "render a page", source: Box::new(source) };
+                let failed = |source: crate::runtime::Unfinished| FeedError::Internal {
+                    what: "render a page",
+                    source: Box::new(source),
+                };
                 let (bytes, rendered) = done.map_err(failed)??;
                 Ok(Slice { bytes, rendered, _permit: permit })
             });
@@ -194,7 +198,8 @@ fn render_slice(job: &Job, part: &Part) -> Result<(Bytes, Rendered), FeedError> 
             Shape::Manifest => render::manifest(&batch, &job.options, out),
             Shape::Versions => render::versions(&batch, out),
         };
-        let rendered = rendered.map_err(|source| FeedError::Internal { what: "render a page", source: Box::new(source) })?;
+        let rendered =
+            rendered.map_err(|source| FeedError::Internal { what: "render a page", source: Box::new(source) })?;
         if rendered.written == 0 {
             out.truncate(start);
         }
@@ -211,5 +216,9 @@ fn columns_of(shape: Shape, options: &RenderOptions, view: &SegmentView) -> Vec<
     }
     let meta = view.segment.meta();
     let types: Vec<StixType> = meta.types.keys().filter_map(|name| StixType::named(name)).collect();
-    if meta.natives == 0 { render::indicator_columns(options, Some(&types)) } else { render::columns(options, Some(&types)) }
+    if meta.natives == 0 {
+        render::indicator_columns(options, Some(&types))
+    } else {
+        render::columns(options, Some(&types))
+    }
 }

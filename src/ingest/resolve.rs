@@ -13,8 +13,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListArray, ListBuilder, RecordBatch, StringArray, StringBuilder,
-    TimestampMicrosecondArray, UInt32Array,
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListArray, ListBuilder, RecordBatch, StringArray,
+    StringBuilder, TimestampMicrosecondArray, UInt32Array,
 };
 use arrow::compute::kernels::cmp::not_distinct;
 use arrow::compute::kernels::zip::zip;
@@ -70,15 +70,8 @@ fn fold_duplicates(rows: NewRows) -> Result<Folded, StoreError> {
     let mut merging: Vec<Vec<u32>> = Vec::new();
     for group in order.chunk_by(|a, b| rows.keys[*a as usize] == rows.keys[*b as usize]) {
         let mut group: Vec<u32> = group.to_vec();
-        let mut seen = Vec::new();
-        group.retain(|row| {
-            let digest = rows.digests[*row as usize];
-            let first = !seen.contains(&digest);
-            if first && seen.len() < 64 {
-                seen.push(digest);
-            }
-            first
-        });
+        // Only neighbours: what was said, unsaid and said again counts as said.
+        group.dedup_by_key(|row| rows.digests[*row as usize]);
         if native.value(group[0] as usize) {
             group.sort_by_key(|row| (versions[*row as usize], *row));
             // Of two rows with the same version the later one counts.
@@ -105,7 +98,8 @@ fn fold_duplicates(rows: NewRows) -> Result<Folded, StoreError> {
     // Input order, by each record's first appearance.
     kept.sort_unstable_by_key(|(place, _)| *place);
     let picked = UInt32Array::from_iter_values(kept.iter().map(|(_, row)| *row));
-    let stale = kept.iter().enumerate().filter(|(_, (_, row))| stale_rows.contains(row)).map(|(at, _)| at as u32).collect();
+    let stale =
+        kept.iter().enumerate().filter(|(_, (_, row))| stale_rows.contains(row)).map(|(at, _)| at as u32).collect();
     let rows = NewRows {
         batch: take_record_batch(&pool, &picked)?,
         keys: kept.iter().map(|(_, row)| keys[*row as usize]).collect(),
@@ -153,7 +147,10 @@ enum Fate {
     New,
     Unchanged,
     /// Compare with that row of the snapshot.
-    Compare { segment: usize, row: u32 },
+    Compare {
+        segment: usize,
+        row: u32,
+    },
     /// An older version of a native object.
     Late,
 }
@@ -180,7 +177,8 @@ fn against_snapshot(snapshot: &Snapshot, folded: Folded, now: Timestamp) -> Resu
     }
 
     let old = read_old(snapshot, &compared)?;
-    let incoming = take_record_batch(&rows.batch, &UInt32Array::from_iter_values(compared.iter().map(|(at, _, _)| *at)))?;
+    let incoming =
+        take_record_batch(&rows.batch, &UInt32Array::from_iter_values(compared.iter().map(|(at, _, _)| *at)))?;
     let same_record = same_identity(&old, &incoming)?;
     let merged = merge(&old, &incoming)?;
     let versions = (version_times(&old), version_times(&incoming));
@@ -254,7 +252,12 @@ fn against_snapshot(snapshot: &Snapshot, folded: Folded, now: Timestamp) -> Resu
 }
 
 /// Looks the keys up, and settles what digests alone can settle.
-fn find_known(snapshot: &Snapshot, rows: &NewRows, native: &BooleanArray, fates: &mut [Fate]) -> Result<(), StoreError> {
+fn find_known(
+    snapshot: &Snapshot,
+    rows: &NewRows,
+    native: &BooleanArray,
+    fates: &mut [Fate],
+) -> Result<(), StoreError> {
     let mut order: Vec<u32> = (0..rows.keys.len() as u32).collect();
     order.sort_unstable_by_key(|row| rows.keys[*row as usize]);
     let sorted: Vec<u64> = order.iter().map(|row| rows.keys[*row as usize]).collect();
@@ -335,7 +338,9 @@ fn version_times(batch: &RecordBatch) -> Vec<i64> {
     let (modified, created) = (times(c::MODIFIED), times(c::CREATED));
     (0..batch.num_rows())
         .map(|row| {
-            let valid = |column: &Option<&TimestampMicrosecondArray>| column.filter(|column| column.is_valid(row)).map(|column| column.value(row));
+            let valid = |column: &Option<&TimestampMicrosecondArray>| {
+                column.filter(|column| column.is_valid(row)).map(|column| column.value(row))
+            };
             valid(&modified).or_else(|| valid(&created)).unwrap_or(i64::MAX)
         })
         .collect()
@@ -343,7 +348,9 @@ fn version_times(batch: &RecordBatch) -> Vec<i64> {
 
 /// Whether pairs of rows are the same record, not just the same hash.
 fn same_identity(old: &RecordBatch, new: &RecordBatch) -> Result<BooleanArray, StoreError> {
-    let equal = |name| -> Result<BooleanArray, StoreError> { Ok(not_distinct(&text(named(old, name)?)?, &text(named(new, name)?)?)?) };
+    let equal = |name| -> Result<BooleanArray, StoreError> {
+        Ok(not_distinct(&text(named(old, name)?)?, &text(named(new, name)?)?)?)
+    };
     let indicator = arrow::compute::and(&equal(c::TYPE)?, &equal(c::VALUE)?)?;
     let by_id = |batch: &RecordBatch, row: usize| -> Option<(Vec<u8>, Option<String>)> {
         let ids = batch.column_by_name(c::ID)?.as_fixed_size_binary();
@@ -384,7 +391,9 @@ fn fill_in(mut batch: RecordBatch, now: Timestamp) -> Result<RecordBatch, StoreE
             modified_filled.push(Some(changed.unwrap_or(made).max(made)));
         }
     }
-    let instants = |values: Vec<Option<i64>>| -> ArrayRef { Arc::new(TimestampMicrosecondArray::from(values).with_timezone("UTC")) };
+    let instants = |values: Vec<Option<i64>>| -> ArrayRef {
+        Arc::new(TimestampMicrosecondArray::from(values).with_timezone("UTC"))
+    };
     replace_column(&mut batch, c::CREATED, instants(created_filled))?;
     replace_column(&mut batch, c::MODIFIED, instants(modified_filled))?;
     Ok(batch)
@@ -392,9 +401,13 @@ fn fill_in(mut batch: RecordBatch, now: Timestamp) -> Result<RecordBatch, StoreE
 
 /// `modified` of changed indicators: the input's own if it rose, else now: a changed object must be a newer version (STIX 2.1 §3.6).
 fn bump_modified(old: &RecordBatch, new: &RecordBatch, now: Timestamp) -> TimestampMicrosecondArray {
-    let times = |batch: &RecordBatch| batch.column_by_name(c::MODIFIED).map(|array| array.as_primitive::<TimestampMicrosecondType>().clone());
+    let times = |batch: &RecordBatch| {
+        batch.column_by_name(c::MODIFIED).map(|array| array.as_primitive::<TimestampMicrosecondType>().clone())
+    };
     let (before, given) = (times(old), times(new));
-    let of = |column: &Option<TimestampMicrosecondArray>, row: usize| column.as_ref().filter(|column| column.is_valid(row)).map(|column| column.value(row));
+    let of = |column: &Option<TimestampMicrosecondArray>, row: usize| {
+        column.as_ref().filter(|column| column.is_valid(row)).map(|column| column.value(row))
+    };
     let now_ms = now.0 / 1_000 * 1_000;
     let values: Int64Array = (0..old.num_rows())
         .map(|row| match (of(&before, row), of(&given, row)) {
@@ -439,9 +452,13 @@ fn merge(older: &RecordBatch, newer: &RecordBatch) -> Result<Merged, StoreError>
             c::CUSTOM => merge_json(old.as_string(), new.as_string(), &fresh),
             // A full document says that there is no end; a bare value says nothing.
             c::EXPIRATION => {
-                let authoritative = arrow::compute::and(&fresh, &arrow::compute::or(&is_not_null(&new)?, &has_document)?)?;
+                let authoritative =
+                    arrow::compute::and(&fresh, &arrow::compute::or(&is_not_null(&new)?, &has_document)?)?;
                 let take_old = arrow::compute::and(&arrow::compute::not(&authoritative)?, &is_not_null(&old)?)?;
-                let take_old = arrow::compute::or(&take_old, &arrow::compute::not(&arrow::compute::or(&is_not_null(&new)?, &authoritative)?)?)?;
+                let take_old = arrow::compute::or(
+                    &take_old,
+                    &arrow::compute::not(&arrow::compute::or(&is_not_null(&new)?, &authoritative)?)?,
+                )?;
                 pick(&take_old, &old, &new)?
             }
             _ => {
@@ -472,7 +489,9 @@ fn fresher(older: &RecordBatch, newer: &RecordBatch) -> Result<BooleanArray, Sto
         Ok(named(batch, c::SOURCE_MODIFIED)?.as_primitive::<TimestampMicrosecondType>().clone())
     };
     let (old, new) = (times(older)?, times(newer)?);
-    Ok((0..old.len()).map(|row| Some(old.is_null(row) || new.is_null(row) || new.value(row) >= old.value(row))).collect())
+    Ok((0..old.len())
+        .map(|row| Some(old.is_null(row) || new.is_null(row) || new.value(row) >= old.value(row)))
+        .collect())
 }
 
 fn extreme(old: &ArrayRef, new: &ArrayRef, choose: fn(i64, i64) -> i64) -> ArrayRef {
@@ -541,7 +560,8 @@ fn note_changes(old: &ArrayRef, merged: &ArrayRef, changed: &mut [bool]) -> Resu
         for (row, changed) in changed.iter_mut().enumerate() {
             // An empty list says as much as none.
             let empty = |list: &ListArray| list.is_null(row) || list.value_length(row) == 0;
-            let same = (empty(old) && empty(merged)) || (old.is_valid(row) && merged.is_valid(row) && old.value(row).as_ref() == merged.value(row).as_ref());
+            let same = (empty(old) && empty(merged))
+                || (old.is_valid(row) && merged.is_valid(row) && old.value(row).as_ref() == merged.value(row).as_ref());
             *changed |= !same;
         }
         return Ok(());
@@ -550,4 +570,3 @@ fn note_changes(old: &ArrayRef, merged: &ArrayRef, changed: &mut [bool]) -> Resu
     changed.iter_mut().enumerate().for_each(|(row, changed)| *changed |= !same.value(row));
     Ok(())
 }
-

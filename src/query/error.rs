@@ -51,6 +51,12 @@ pub enum Problem {
         /// The limit.
         limit: usize,
     },
+    /// More values than the limit.
+    #[error("the query holds more than {limit} values; split it into several collections")]
+    TooMany {
+        /// The limit.
+        limit: usize,
+    },
     /// Parentheses and negations nested too deeply.
     #[error("parentheses and negations are nested more than {limit} deep; flatten the query")]
     TooDeep {

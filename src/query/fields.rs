@@ -162,6 +162,12 @@ const COMMON_CUSTOM: &[&str] = &[
 static KNOWN: LazyLock<HashMap<String, &'static Target>> =
     LazyLock::new(|| FIELDS.iter().map(|(name, target)| (key(name), target)).collect());
 
+/// All names worth suggesting, with their keys.
+static NAMES: LazyLock<Vec<(String, &'static str)>> = LazyLock::new(|| {
+    let names = FIELDS.iter().map(|(name, _)| *name).chain(COMMON_CUSTOM.iter().copied());
+    names.map(|name| (key(name), name)).collect()
+});
+
 fn key(name: &str) -> String {
     name.chars().filter(|c| *c != '_').flat_map(char::to_lowercase).collect()
 }
@@ -203,7 +209,7 @@ fn closest(folded: &str) -> Option<&'static str> {
         7..=12 => 2,
         _ => 3,
     };
-    let names = FIELDS.iter().map(|(name, _)| *name).chain(COMMON_CUSTOM.iter().copied());
-    let distances = names.map(|name| (strsim::osa_distance(folded, &key(name)), name));
+    let near = NAMES.iter().filter(|(key, _)| key.len().abs_diff(folded.len()) <= most);
+    let distances = near.map(|(key, name)| (strsim::osa_distance(folded, key), *name));
     distances.filter(|(distance, _)| *distance <= most).min_by_key(|(distance, _)| *distance).map(|(_, name)| name)
 }

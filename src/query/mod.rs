@@ -69,6 +69,7 @@ pub fn compile_sql(where_text: &str) -> Result<Compiled, QueryError> {
     let tree = conjuncts.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     let (clocked, fixed): (Vec<Expr>, Vec<Expr>) = conjuncts.into_iter().partition(sql::is_clocked);
     let fixed = lower::balanced(fixed, Operator::And).map(|expr| sql::folded(&expr, None));
+    let fixed = fixed.filter(|expr| *expr != lit(true));
     let clocked = Clocked::Sql(lower::balanced(clocked, Operator::And));
     let tree = if tree.is_empty() { "every record".to_owned() } else { tree };
     Ok(Compiled { text: where_text.to_owned(), warnings: Vec::new(), fixed, clocked, tree })

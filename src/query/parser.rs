@@ -19,13 +19,16 @@ pub(super) const MAX_BYTES: usize = 1 << 20;
 /// DataFusion, whose planner takes up to 20 KB of stack a level in unoptimised builds: 64 stay well inside 2 MB.
 pub(super) const MAX_DEPTH: usize = 64;
 
+/// Most values in one query: each costs its text a hundredfold until it is compiled.
+const MAX_VALUES: usize = 100_000;
+
 /// Reads query text. Pure syntax: fields and values are not looked at.
 pub fn parse(text: &str) -> Result<Query, QueryError> {
     if text.len() > MAX_BYTES {
         let problem = Problem::TooLong { bytes: text.len(), limit: MAX_BYTES };
         return Err(QueryError::new("", 0, problem, Vec::new()));
     }
-    let mut parser = Parser { text, lexer: Lexer::new(text), peeked: None, depth: 0, field: String::new() };
+    let mut parser = Parser { text, lexer: Lexer::new(text), peeked: None, depth: 0, values: 0, field: String::new() };
     if parser.peek(Place::Clause)?.kind == Kind::End {
         return match text.trim() {
             "" => Ok(Query { root: None, warnings: Vec::new() }),
@@ -45,6 +48,7 @@ struct Parser<'a> {
     lexer: Lexer<'a>,
     peeked: Option<Token>,
     depth: usize,
+    values: usize,
     /// Field whose value or group is being read, for messages.
     field: String,
 }
@@ -174,7 +178,13 @@ impl Parser<'_> {
             }
             Kind::Open => self.group::<L>(&token),
             Kind::And | Kind::Or | Kind::Close | Kind::End => Err(self.missing_operand::<L>(after, &token)),
-            _ => Ok(Tree::Leaf(L::parse(self, token)?)),
+            _ => {
+                self.values += 1;
+                if self.values > MAX_VALUES {
+                    return Err(self.lexer.error(token.span.start, Problem::TooMany { limit: MAX_VALUES }, &[]));
+                }
+                Ok(Tree::Leaf(L::parse(self, token)?))
+            }
         }
     }
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use chrono::DateTime;
-use datafusion::arrow::datatypes::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DataFusionError};
 use datafusion::logical_expr::simplify::SimplifyContext;

@@ -270,11 +270,12 @@ pub(super) fn write_out(response: &mut Response, error: &ServeError, request_id:
 
 /// What a caught panic becomes.
 pub(super) fn panicked(payload: Box<dyn Any + Send + 'static>) -> Response {
-    let message = payload
-        .downcast_ref::<&'static str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| payload.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned());
+    let message = match payload.downcast::<String>() {
+        Ok(text) => *text,
+        Err(payload) => {
+            payload.downcast::<&'static str>().map_or_else(|_| "no message".to_owned(), |text| text.to_string())
+        }
+    };
     ServeError::Panicked { message }.into_response()
 }
 

@@ -42,7 +42,9 @@ pub(crate) fn check(store: &Store, mut progress: impl FnMut(&str)) -> Result<Che
             *report.types.entry(name.clone()).or_default() += count;
         }
         if meta.first_added <= previous_last {
-            report.problems.push(StoreError::damaged(view.segment.describe(), "its rows begin before the segment before it ends"));
+            report
+                .problems
+                .push(StoreError::damaged(view.segment.describe(), "its rows begin before the segment before it ends"));
         }
         previous_last = meta.last_added;
         if let Err(problem) = view.segment.verify() {
@@ -65,7 +67,12 @@ fn find_doubles(store: &Store, snapshot: &Snapshot) -> Result<Option<StoreError>
     let mut live: Vec<(u64, u64)> = Vec::new();
     for view in snapshot.segments() {
         let file = view.segment.file()?;
-        live.extend(file.index.entries()?.filter(|entry| !view.superseded.contains(entry.row)).map(|entry| (entry.key, entry.digest)));
+        live.extend(
+            file.index
+                .entries()?
+                .filter(|entry| !view.superseded.contains(entry.row))
+                .map(|entry| (entry.key, entry.digest)),
+        );
     }
     live.par_sort_unstable();
     let doubles = live.windows(2).filter(|pair| pair[0] == pair[1]).count();

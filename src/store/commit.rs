@@ -182,7 +182,9 @@ impl Writer {
         manifest.published = self.store.now().0;
         let storage = Arc::clone(self.store.storage());
         for (position, rows) in &self.superseded {
-            let (Some(meta), Some(view)) = (manifest.segments.get_mut(*position), self.snapshot.segments().get(*position)) else {
+            let (Some(meta), Some(view)) =
+                (manifest.segments.get_mut(*position), self.snapshot.segments().get(*position))
+            else {
                 continue;
             };
             let union = &*view.superseded | rows;
@@ -244,7 +246,9 @@ pub(super) fn lock(store: &Store) -> Result<Lock, StoreError> {
         match try_lock(store)? {
             Some(lock) => return Ok(lock),
             None if began.elapsed() < LOCK_WAIT => std::thread::sleep(Duration::from_millis(20)),
-            None => return Err(StoreError::Locked { path: store.location().to_owned(), waited_s: LOCK_WAIT.as_secs() }),
+            None => {
+                return Err(StoreError::Locked { path: store.location().to_owned(), waited_s: LOCK_WAIT.as_secs() });
+            }
         }
     }
 }

@@ -70,7 +70,12 @@ pub(crate) fn compact(store: &Store, options: &CompactOptions) -> Result<Compact
             manifest.segments.extend(views.iter().map(|view| view.segment.meta().clone()));
             continue;
         }
-        let mut rewriter = Rewriter { writer: SegmentWriter::create(&storage)?, pending: Vec::new(), superseded: RoaringBitmap::new(), rows: 0 };
+        let mut rewriter = Rewriter {
+            writer: SegmentWriter::create(&storage)?,
+            pending: Vec::new(),
+            superseded: RoaringBitmap::new(),
+            rows: 0,
+        };
         for view in views {
             let expired = expired_rows(&snapshot, view, horizon)?;
             report.dropped += expired.len();
@@ -119,7 +124,8 @@ fn expired_rows(snapshot: &Snapshot, view: &SegmentView, horizon: i64) -> Result
     if view.superseded.is_empty() {
         return Ok(RoaringBitmap::new());
     }
-    let entries: Vec<_> = view.segment.file()?.index.entries()?.filter(|entry| view.superseded.contains(entry.row)).collect();
+    let entries: Vec<_> =
+        view.segment.file()?.index.entries()?.filter(|entry| view.superseded.contains(entry.row)).collect();
     let mut keys: Vec<u64> = entries.iter().map(|entry| entry.key).collect();
     keys.dedup();
     // The newest version of each record tells when the older ones were replaced at the latest; that errs towards keeping.
@@ -155,7 +161,8 @@ impl Rewriter {
                 *slot = (entry.key, entry.digest);
             }
         }
-        let kept = SegmentView { segment: Arc::clone(&view.segment), superseded: Arc::new(expired.clone()) }.live_ranges(0..rows);
+        let kept = SegmentView { segment: Arc::clone(&view.segment), superseded: Arc::new(expired.clone()) }
+            .live_ranges(0..rows);
         let schema = schema::schema();
         let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         let mut kept_rows = kept.iter().cloned().flatten();
@@ -169,7 +176,11 @@ impl Rewriter {
             }
             self.rows += batch.num_rows() as u32;
             let of = |row: &u32| keys.get(*row as usize).copied().unwrap_or_default();
-            self.pending.push((batch, rows.iter().map(|row| of(row).0).collect(), rows.iter().map(|row| of(row).1).collect()));
+            self.pending.push((
+                batch,
+                rows.iter().map(|row| of(row).0).collect(),
+                rows.iter().map(|row| of(row).1).collect(),
+            ));
             while self.pending_rows() > ROW_GROUP_ROWS {
                 self.write(ROW_GROUP_ROWS)?;
             }
@@ -188,7 +199,11 @@ impl Rewriter {
         self.pending.clear();
         self.writer.write_row_group(&batch.slice(0, rows), &keys[..rows], &digests[..rows])?;
         if batch.num_rows() > rows {
-            self.pending.push((batch.slice(rows, batch.num_rows() - rows), keys[rows..].to_vec(), digests[rows..].to_vec()));
+            self.pending.push((
+                batch.slice(rows, batch.num_rows() - rows),
+                keys[rows..].to_vec(),
+                digests[rows..].to_vec(),
+            ));
         }
         Ok(())
     }

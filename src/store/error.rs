@@ -26,7 +26,9 @@ pub enum StoreError {
         source: object_store::Error,
     },
     /// A file of the store is not what was written.
-    #[error("`{path}` is damaged: {detail}; restore it from a backup or a replica, or import the data into a new store")]
+    #[error(
+        "`{path}` is damaged: {detail}; restore it from a backup or a replica, or import the data into a new store"
+    )]
     Damaged {
         /// The bad file.
         path: String,
@@ -60,7 +62,9 @@ pub enum StoreError {
         known: u32,
     },
     /// A property fixed at creation is asked to be another one.
-    #[error("the store `{path}` was made with {property} `{found}`, the configuration says `{asked}`; it is fixed at creation because ids depend on it")]
+    #[error(
+        "the store `{path}` was made with {property} `{found}`, the configuration says `{asked}`; it is fixed at creation because ids depend on it"
+    )]
     PropertyDiffers {
         /// The location.
         path: String,
@@ -72,7 +76,9 @@ pub enum StoreError {
         asked: String,
     },
     /// Another process writes.
-    #[error("another process is writing to the store `{path}` and did not finish within {waited_s} s; wait for it or stop it")]
+    #[error(
+        "another process is writing to the store `{path}` and did not finish within {waited_s} s; wait for it or stop it"
+    )]
     Locked {
         /// The location.
         path: String,
@@ -80,7 +86,9 @@ pub enum StoreError {
         waited_s: u64,
     },
     /// Another writer published the version this writer prepared.
-    #[error("another writer published version {version} of the store `{path}` at the same time; nothing of this batch was committed, try again")]
+    #[error(
+        "another writer published version {version} of the store `{path}` at the same time; nothing of this batch was committed, try again"
+    )]
     Conflict {
         /// The location.
         path: String,
@@ -112,11 +120,13 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    #[expect(clippy::needless_pass_by_value, reason = "paths and details are made where they are passed")]
     pub(crate) fn io(action: &'static str, path: impl ToString) -> impl FnOnce(io::Error) -> StoreError {
         let path = path.to_string();
         move |source| StoreError::Io { action, path, source }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "paths and details are made where they are passed")]
     pub(crate) fn damaged(path: impl ToString, detail: impl ToString) -> StoreError {
         StoreError::Damaged { path: path.to_string(), detail: detail.to_string() }
     }

@@ -219,7 +219,9 @@ impl Storage for LocalFolder {
     fn delete(&self, path: &str) -> Result<(), StoreError> {
         let path = self.path(path);
         match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", path.display())(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::io("remove", path.display())(error))
+            }
             _ => Ok(()),
         }
     }
@@ -244,7 +246,11 @@ impl ReadAt for LocalFile {
         {
             let mut done = 0;
             while done < length {
-                match std::os::windows::fs::FileExt::seek_read(&self.file, &mut buffer[done..], range.start + done as u64)? {
+                match std::os::windows::fs::FileExt::seek_read(
+                    &self.file,
+                    &mut buffer[done..],
+                    range.start + done as u64,
+                )? {
                     0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                     read => done += read,
                 }
@@ -253,7 +259,10 @@ impl ReadAt for LocalFile {
         Ok(Bytes::from(buffer))
     }
 
-    #[expect(unsafe_code, reason = "key indexes are mapped so that they need no memory of their own; the files are never written again after publication and their size was checked on opening")]
+    #[expect(
+        unsafe_code,
+        reason = "key indexes are mapped so that they need no memory of their own; the files are never written again after publication and their size was checked on opening"
+    )]
     fn whole(&self) -> io::Result<Content> {
         // SAFETY: the store never changes or truncates a published file; it only unlinks it, which keeps mappings valid.
         unsafe { memmap2::Mmap::map(&self.file) }.map(Content::Mapped)
@@ -352,7 +361,8 @@ impl Storage for ObjectFolder {
     fn put_if_absent(&self, path: &str, bytes: &[u8], _secret: bool) -> Result<bool, StoreError> {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let payload = PutPayload::from(bytes.to_vec());
-        match futures::executor::block_on(self.store.put_opts(&object_store::path::Path::from(path), payload, options)) {
+        match futures::executor::block_on(self.store.put_opts(&object_store::path::Path::from(path), payload, options))
+        {
             Ok(_) => Ok(true),
             Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
             Err(error) => Err(self.error("publish", path)(error)),

@@ -42,7 +42,8 @@ pub(crate) struct KeyEntry {
     pub(crate) digest: u64,
 }
 
-/// Writes an index. `sums` guard the segment: a checksum per column chunk (row group by row group), and last the one of its tail.
+/// Writes an index. `sums` guard the segment: a checksum per column chunk (row group by row group), the one of its tail, and last
+/// where that tail begins.
 pub(crate) fn encode(mut keys: Vec<KeyEntry>, mut id_rows: Vec<(u64, u32)>, sums: &[u64]) -> Vec<u8> {
     keys.sort_unstable();
     id_rows.sort_unstable();
@@ -119,7 +120,7 @@ impl SegmentIndex {
         })
     }
 
-    /// Checksums of the segment's column chunks and, last, of its tail.
+    /// Checksums of the segment's column chunks and of its tail, then where that tail begins.
     pub(crate) fn sums(&self) -> Vec<u64> {
         self.content[self.sums.clone()].chunks_exact(8).map(|bytes| word(bytes, 0)).collect()
     }

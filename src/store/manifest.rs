@@ -108,7 +108,12 @@ impl Manifest {
         }
         let shape: Shape = serde_json::from_str(json).map_err(|error| damaged(error.to_string()))?;
         if shape.format > FORMAT_VERSION {
-            return Err(StoreError::Newer { path: described, what: "format", found: shape.format, known: FORMAT_VERSION });
+            return Err(StoreError::Newer {
+                path: described,
+                what: "format",
+                found: shape.format,
+                known: FORMAT_VERSION,
+            });
         }
         let manifest: Manifest = serde_json::from_str(json).map_err(|error| damaged(error.to_string()))?;
         if manifest.version != version {

@@ -24,10 +24,12 @@ mod segment;
 mod snapshot;
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +51,8 @@ const PROPERTIES: &str = "store.json";
 const CURSOR_KEY: &str = "cursor.key";
 /// How often, at most, a reader looks for a newer version.
 const REFRESH_MS: u64 = 50;
+/// Older versions held at hand for walks that began on them.
+const OLDER_KEPT: usize = 16;
 
 /// How to open a store.
 #[derive(Debug, Clone)]
@@ -105,6 +109,8 @@ struct Shared {
     ids: Arc<IdSpace>,
     current: RwLock<Arc<Snapshot>>,
     opened: Mutex<HashMap<String, Weak<Segment>>>,
+    /// Older versions that cursors asked for lately.
+    older: Mutex<LruCache<u64, Arc<Snapshot>>>,
     started: Instant,
     last_look_ms: AtomicU64,
     now: Box<dyn Fn() -> Timestamp + Send + Sync>,
@@ -131,20 +137,30 @@ impl Store {
     }
 
     /// As [`Store::open_or_create`], with another clock: for tests of clock steps.
-    pub fn with_clock(options: StoreOptions, now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Result<Self, StoreError> {
+    pub fn with_clock(
+        options: StoreOptions,
+        now: impl Fn() -> Timestamp + Send + Sync + 'static,
+    ) -> Result<Self, StoreError> {
         let storage = fs::open(&options.location)?;
         create_if_missing(&*storage, &options)?;
         Self::open_at(storage, options, Box::new(now))
     }
 
     /// As [`Store::open_or_create`], on an object store.
-    pub fn on_object_store(objects: Arc<dyn object_store::ObjectStore>, options: StoreOptions) -> Result<Self, StoreError> {
+    pub fn on_object_store(
+        objects: Arc<dyn object_store::ObjectStore>,
+        options: StoreOptions,
+    ) -> Result<Self, StoreError> {
         let storage: Arc<dyn Storage> = Arc::new(fs::ObjectFolder::new(objects, &options.location));
         create_if_missing(&*storage, &options)?;
         Self::open_at(storage, options, Box::new(Timestamp::now))
     }
 
-    fn open_at(storage: Arc<dyn Storage>, options: StoreOptions, now: Box<dyn Fn() -> Timestamp + Send + Sync>) -> Result<Self, StoreError> {
+    fn open_at(
+        storage: Arc<dyn Storage>,
+        options: StoreOptions,
+        now: Box<dyn Fn() -> Timestamp + Send + Sync>,
+    ) -> Result<Self, StoreError> {
         let properties = load_properties(&*storage)?;
         let location = storage.describe("");
         for (what, found, known) in
@@ -177,6 +193,7 @@ impl Store {
                 ids,
                 current: RwLock::new(Arc::new(Snapshot::new(Manifest::empty(), Vec::new()))),
                 opened: Mutex::default(),
+                older: Mutex::new(LruCache::new(NonZeroUsize::MIN.saturating_add(OLDER_KEPT - 1))),
                 started: Instant::now(),
                 last_look_ms: AtomicU64::new(0),
                 now,
@@ -243,10 +260,13 @@ impl Store {
         if version == 0 || version > current.version() {
             return Ok(None);
         }
-        match Manifest::load(&**self.storage(), version)? {
-            Some(manifest) => self.snapshot_of(manifest).map(Some),
-            None => Ok(None),
+        if let Some(snapshot) = self.shared.older.lock().get(&version) {
+            return Ok(Some(Arc::clone(snapshot)));
         }
+        let Some(manifest) = Manifest::load(&**self.storage(), version)? else { return Ok(None) };
+        let snapshot = self.snapshot_of(manifest)?;
+        self.shared.older.lock().put(version, Arc::clone(&snapshot));
+        Ok(Some(snapshot))
     }
 
     /// Starts a commit: waits for other writers, then builds on the newest version.
@@ -355,7 +375,10 @@ fn create_if_missing(storage: &dyn Storage, options: &StoreOptions) -> Result<()
         return Ok(());
     }
     // Only what a creation that was cut short leaves may lie there.
-    let ours = |name: &str| name.contains("store.") || ["lock", "manifest", "segments", "superseded", "users.json", CURSOR_KEY].contains(&name);
+    let ours = |name: &str| {
+        name.contains("store.")
+            || ["lock", "manifest", "segments", "superseded", "users.json", CURSOR_KEY].contains(&name)
+    };
     if storage.list("")?.iter().any(|listed| !ours(&listed.name)) {
         return Err(StoreError::NotAStore { path: storage.describe("") });
     }
@@ -366,7 +389,8 @@ fn create_if_missing(storage: &dyn Storage, options: &StoreOptions) -> Result<()
         id_scheme: options.id_scheme.unwrap_or(IdScheme::Stix).as_str().to_owned(),
         created: Timestamp::now().to_string(),
     };
-    let text = serde_json::to_vec_pretty(&properties).map_err(|error| StoreError::damaged(storage.describe(PROPERTIES), error))?;
+    let text = serde_json::to_vec_pretty(&properties)
+        .map_err(|error| StoreError::damaged(storage.describe(PROPERTIES), error))?;
     // Losing a race to another creator is fine: its properties are read next.
     storage.put_if_absent(PROPERTIES, &text, false).map(|_| ())
 }

@@ -125,10 +125,12 @@ impl TableProvider for IndicatorTable {
             .with_enable_page_index(true)
             .with_bloom_filter_on_read(true)
             .with_pushdown_filters(true);
-        let files: Vec<PartitionedFile> = self.snapshot.segments().iter().map(|view| self.partitioned_file(view)).collect();
+        let files: Vec<PartitionedFile> =
+            self.snapshot.segments().iter().map(|view| self.partitioned_file(view)).collect();
         let groups = contiguous_groups(files, state.config().target_partitions());
         let added = schema.index_of(column::ADDED)?;
-        let ordering = LexOrdering::new([PhysicalSortExpr::new_default(Arc::new(Column::new(column::ADDED, added))).asc()]);
+        let ordering =
+            LexOrdering::new([PhysicalSortExpr::new_default(Arc::new(Column::new(column::ADDED, added))).asc()]);
         let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
             .with_file_groups(groups)
             .with_projection_indices(projection.cloned())?
@@ -189,7 +191,10 @@ impl AsyncFileReader for SegmentReader {
         futures::future::ready(read).boxed()
     }
 
-    fn get_metadata<'a>(&'a mut self, _options: Option<&'a ArrowReaderOptions>) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
+    fn get_metadata<'a>(
+        &'a mut self,
+        _options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
         futures::future::ready(Ok(Arc::clone(self.file.parquet_metadata()))).boxed()
     }
 }

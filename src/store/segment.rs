@@ -64,8 +64,19 @@ fn writer_properties() -> WriterProperties {
             .set_column_dictionary_enabled(path.clone(), false)
             .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
     }
-    for name in [c::ID, c::INDICATOR_ID, c::STIX_ID, c::VALUE, c::MD5, c::SHA1, c::SHA256, c::SHA512, c::SSDEEP, c::CUSTOM, c::DOCUMENT]
-    {
+    for name in [
+        c::ID,
+        c::INDICATOR_ID,
+        c::STIX_ID,
+        c::VALUE,
+        c::MD5,
+        c::SHA1,
+        c::SHA256,
+        c::SHA512,
+        c::SSDEEP,
+        c::CUSTOM,
+        c::DOCUMENT,
+    ] {
         properties = properties.set_column_dictionary_enabled(ColumnPath::from(name), false);
     }
     for name in [c::CUSTOM, c::DOCUMENT, c::DESCRIPTION, c::INDICATOR_ID] {
@@ -157,7 +168,12 @@ impl SegmentWriter {
     }
 
     /// Writes one row group: `batch` in the full schema, at most [`ROW_GROUP_ROWS`] rows, with identity keys and digests.
-    pub(crate) fn write_row_group(&mut self, batch: &RecordBatch, keys: &[u64], digests: &[u64]) -> Result<(), StoreError> {
+    pub(crate) fn write_row_group(
+        &mut self,
+        batch: &RecordBatch,
+        keys: &[u64],
+        digests: &[u64],
+    ) -> Result<(), StoreError> {
         if batch.num_rows() == 0 {
             return Ok(());
         }
@@ -191,9 +207,11 @@ impl SegmentWriter {
 
     fn note(&mut self, batch: &RecordBatch, keys: &[u64], digests: &[u64]) {
         let base = self.rows as u32;
-        self.keys.extend(
-            keys.iter().zip(digests).enumerate().map(|(row, (key, digest))| KeyEntry { key: *key, row: base + row as u32, digest: *digest }),
-        );
+        self.keys.extend(keys.iter().zip(digests).enumerate().map(|(row, (key, digest))| KeyEntry {
+            key: *key,
+            row: base + row as u32,
+            digest: *digest,
+        }));
         collect_ids(batch, base, &mut self.ids);
         count_names(batch, column::STIX_TYPE, &mut self.types);
         let mut kinds = BTreeMap::new();
@@ -212,7 +230,7 @@ impl SegmentWriter {
     }
 
     /// Completes file and index, durably; `None` (and no files) when no row was written.
-    pub(crate) fn finish(mut self) -> Result<Option<SegmentMeta>, StoreError> {
+    pub(crate) fn finish(self) -> Result<Option<SegmentMeta>, StoreError> {
         let path = data_path(&self.id);
         if self.rows == 0 {
             drop(self.writer);
@@ -220,18 +238,22 @@ impl SegmentWriter {
             return Ok(None);
         }
         let error = self.error("write");
-        let metadata = self.writer.finish().map_err(error)?;
-        let error = self.error("write");
         let Tally { sink, bytes, hash } = self.writer.into_inner().map_err(error)?;
         sink.finish()?;
         let checksum = std::hash::Hasher::finish(&hash);
         let file = self.storage.open(&path, bytes)?;
-        let sums = chunk_ranges(&metadata, bytes)
+        let raw = RawFile { handle: Arc::clone(&file), bytes };
+        let metadata = ArrowReaderMetadata::load(&raw, ArrowReaderOptions::new())
+            .map_err(parquet_error("read back", self.storage.describe(&path)))?;
+        let sums = chunk_ranges(metadata.metadata(), bytes)
             .into_par_iter()
             .map(|range| file.read_at(range).map(|chunk| XxHash3_64::oneshot(&chunk)))
             .collect::<io::Result<Vec<u64>>>()
             .map_err(StoreError::io("read", self.storage.describe(&path)))?;
-        let encoded = index::encode(self.keys, self.ids, &sums);
+        // Where the tail begins, so that it can be checked before anything in it is believed.
+        let mut guards = sums;
+        guards.push(tail_of(metadata.metadata()));
+        let encoded = index::encode(self.keys, self.ids, &guards);
         let index_path = index_path(&self.id);
         let mut sink = self.storage.create(&index_path)?;
         sink.write_all(&encoded).map_err(StoreError::io("write", self.storage.describe(&index_path)))?;
@@ -283,14 +305,24 @@ fn chunk_ranges(metadata: &ParquetMetaData, bytes: u64) -> Vec<Range<u64>> {
             ranges.push(start..start + length);
         }
     }
-    let tail = ranges.iter().map(|range| range.end).max().unwrap_or(0);
-    ranges.push(tail..bytes);
+    if let Some(first) = ranges.first_mut() {
+        // The magic bytes in front belong to somebody as well.
+        first.start = 0;
+    }
+    ranges.push(tail_of(metadata)..bytes);
     ranges
+}
+
+/// Where the last column chunk ends.
+fn tail_of(metadata: &ParquetMetaData) -> u64 {
+    let chunks = metadata.row_groups().iter().flat_map(|group| group.columns());
+    chunks.map(|chunk| chunk.byte_range()).map(|(start, length)| start + length).max().unwrap_or(0)
 }
 
 /// Appends `(id key, row)` of every id a row can be asked by.
 pub(crate) fn collect_ids(batch: &RecordBatch, base: u32, out: &mut Vec<(u64, u32)>) {
-    let uuids = |name: &str| batch.column_by_name(name).and_then(|array| array.as_any().downcast_ref::<FixedSizeBinaryArray>());
+    let uuids =
+        |name: &str| batch.column_by_name(name).and_then(|array| array.as_any().downcast_ref::<FixedSizeBinaryArray>());
     let whole = batch.column_by_name(column::STIX_ID).and_then(|array| array.as_any().downcast_ref::<StringArray>());
     let mut push = |row: usize, uuid: &[u8]| {
         if let Ok(uuid) = <&[u8; 16]>::try_from(uuid) {
@@ -402,7 +434,12 @@ impl Segment {
     }
 
     /// Reads the rows of `ranges` (ascending, not overlapping), only the named columns (in schema order), in batches.
-    pub fn read(&self, ranges: &[Range<u32>], columns: &[&str], batch_rows: usize) -> Result<SegmentBatches, StoreError> {
+    pub fn read(
+        &self,
+        ranges: &[Range<u32>],
+        columns: &[&str],
+        batch_rows: usize,
+    ) -> Result<SegmentBatches, StoreError> {
         let file = self.file()?;
         let wrong = parquet_error("read", self.describe());
         let reader = file.reader(ranges, columns, batch_rows).map_err(wrong)?;
@@ -427,7 +464,9 @@ impl Segment {
         let page = row / PAGE_ROWS as u32;
         let values = self.added_page(page)?;
         let value = values.get((row % PAGE_ROWS as u32) as usize);
-        value.map(|value| Timestamp(*value)).ok_or_else(|| StoreError::damaged(self.describe(), format!("it has no row {row}")))
+        value
+            .map(|value| Timestamp(*value))
+            .ok_or_else(|| StoreError::damaged(self.describe(), format!("it has no row {row}")))
     }
 
     /// First row added strictly later than `after`; the number of rows when there is none.
@@ -482,7 +521,10 @@ impl Segment {
         }
         file.index.verify()?;
         if file.index.key_count() != self.meta.rows as usize {
-            return Err(StoreError::damaged(described, format!("it has {} keys for {} rows", file.index.key_count(), self.meta.rows)));
+            return Err(StoreError::damaged(
+                described,
+                format!("it has {} keys for {} rows", file.index.key_count(), self.meta.rows),
+            ));
         }
         let mut previous = i64::MIN;
         let mut rows = 0u64;
@@ -502,10 +544,16 @@ impl Segment {
         ids.sort_unstable();
         ids.dedup();
         if rows != self.meta.rows || previous != self.meta.last_added {
-            return Err(StoreError::damaged(path, format!("it has {rows} rows up to {previous}, not what the manifest says")));
+            return Err(StoreError::damaged(
+                path,
+                format!("it has {rows} rows up to {previous}, not what the manifest says"),
+            ));
         }
         if ids.len() != file.index.id_count() {
-            return Err(StoreError::damaged(described, format!("it has {} ids instead of {}", file.index.id_count(), ids.len())));
+            return Err(StoreError::damaged(
+                described,
+                format!("it has {} ids instead of {}", file.index.id_count(), ids.len()),
+            ));
         }
         Ok(())
     }
@@ -538,11 +586,17 @@ impl SegmentFile {
         let handle = storage.open(&data_path(&meta.id), meta.bytes)?;
         let index_file = storage.open(&index_path(&meta.id), meta.index_bytes)?;
         let index = SegmentIndex::open(&index_file, storage.describe(&index_path(&meta.id)))?;
+        let mut sums = index.sums();
+        let tail_start = sums.pop().unwrap_or_default();
+        // The libraries that parse the footer trust it; so it is checked first.
+        let tail = handle.read_at(tail_start.min(meta.bytes)..meta.bytes).map_err(StoreError::io("read", &path))?;
+        if sums.last() != Some(&XxHash3_64::oneshot(&tail)) {
+            return Err(StoreError::damaged(&path, "the checksum of the footer does not fit"));
+        }
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
         let raw = RawFile { handle: Arc::clone(&handle), bytes: meta.bytes };
         let metadata = ArrowReaderMetadata::load(&raw, options)
             .map_err(|error| StoreError::damaged(&path, format!("its footer cannot be read: {error}")))?;
-        let sums = index.sums();
         let chunks = chunk_ranges(metadata.metadata(), meta.bytes);
         if sums.len() != chunks.len() {
             return Err(StoreError::damaged(&path, "its footer and its index do not fit together"));
@@ -563,8 +617,6 @@ impl SegmentFile {
             chunks,
             sums,
         };
-        let tail = file.chunks.len() - 1;
-        file.verify_chunk(tail).map_err(|error| StoreError::damaged(&file.path, error))?;
         file.added_page_starts = file.read_added_page_starts()?;
         Ok(file)
     }
@@ -578,7 +630,8 @@ impl SegmentFile {
                 starts.extend(index.min_values().iter().copied());
             }
         }
-        let pages: usize = metadata.row_groups().iter().map(|group| (group.num_rows() as usize).div_ceil(PAGE_ROWS)).sum();
+        let pages: usize =
+            metadata.row_groups().iter().map(|group| (group.num_rows() as usize).div_ceil(PAGE_ROWS)).sum();
         if starts.len() != pages {
             return Err(StoreError::damaged(&self.path, "its page index does not fit its rows"));
         }
@@ -621,7 +674,12 @@ impl SegmentFile {
         Ok(())
     }
 
-    fn reader(self: &Arc<Self>, ranges: &[Range<u32>], columns: &[&str], batch_rows: usize) -> Result<ParquetRecordBatchReader, ParquetError> {
+    fn reader(
+        self: &Arc<Self>,
+        ranges: &[Range<u32>],
+        columns: &[&str],
+        batch_rows: usize,
+    ) -> Result<ParquetRecordBatchReader, ParquetError> {
         let (groups, selection) = select(&self.starts, ranges);
         let wanted: Vec<usize> = self
             .metadata

@@ -142,7 +142,12 @@ pub(crate) fn load_superseded(storage: &dyn Storage, meta: &SegmentMeta) -> Resu
 }
 
 /// Writes a segment's superseded rows, durably.
-pub(crate) fn write_superseded(storage: &dyn Storage, id: &str, version: u64, rows: &RoaringBitmap) -> Result<Option<SupersededMeta>, StoreError> {
+pub(crate) fn write_superseded(
+    storage: &dyn Storage,
+    id: &str,
+    version: u64,
+    rows: &RoaringBitmap,
+) -> Result<Option<SupersededMeta>, StoreError> {
     if rows.is_empty() {
         return Ok(None);
     }

@@ -1,1 +1,290 @@
-//! cli
+//! The program as a user runs it: commands, exit codes, what the screen says, kills.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+use crate::support::indicator;
+
+fn taxiway(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_taxiway"));
+    command.current_dir(folder).env_remove("RUST_LOG").stdin(Stdio::null());
+    command
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    taxiway(folder).args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}{}", text(&output.stdout), text(&output.stderr)))
+}
+
+fn domains(range: std::ops::Range<usize>) -> String {
+    range.map(|n| format!("{}\n", indicator("Domain", &format!("h{n}.example.com"), 1, &["t"]))).collect()
+}
+
+#[test]
+fn import_reports_what_it_did_and_files_what_it_could_not_take() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lines: Vec<String> = domains(0..10).lines().map(str::to_owned).collect();
+    lines.insert(4, r#"{"indicator_type":"IP","value":"198.51.1"#.to_owned());
+    lines.insert(7, indicator("File", "not-a-hash", 3, &[]).to_string());
+    lines.insert(8, indicator("Mutex", "Global-x", 3, &[]).to_string());
+    std::fs::write(folder.path().join("in.ndjson"), lines.join("\n")).unwrap();
+    let output = run(folder.path(), &["import", "in.ndjson", "--output", "json"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let summary = json(&output);
+    assert_eq!([&summary["read"], &summary["new"], &summary["rejected"]].map(|n| n.as_u64().unwrap()), [13, 11, 2]);
+    assert_eq!(summary["not_served"]["Mutex"], 1);
+    let rejected = std::fs::read_to_string(folder.path().join("in.ndjson.rejected.ndjson")).unwrap();
+    let rejected: Vec<Value> = rejected.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rejected.iter().map(|reject| reject["line"].as_u64().unwrap()).collect::<Vec<_>>(), [5, 8]);
+    assert!(rejected[1]["reason"].as_str().unwrap().contains("hash"));
+    let again = json(&run(folder.path(), &["import", "in.ndjson", "--output", "json"]));
+    assert_eq!([&again["new"], &again["unchanged"]].map(|n| n.as_u64().unwrap()), [0, 11]);
+    let strict = run(folder.path(), &["import", "in.ndjson", "--strict"]);
+    assert_eq!(strict.status.code(), Some(1));
+    assert!(text(&strict.stderr).contains("line 5"), "{}", text(&strict.stderr));
+}
+
+#[test]
+fn a_dry_run_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("in.ndjson"), domains(0..3)).unwrap();
+    let output = json(&run(folder.path(), &["import", "in.ndjson", "--dry-run", "--output", "json"]));
+    assert_eq!(output["new"], 3);
+    assert_eq!(json(&run(folder.path(), &["info", "--output", "json"]))["store"]["records"], 0);
+}
+
+#[test]
+fn standard_input_lists_and_compression() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    packed.write_all(b"# bad hosts\n198.51.100.1\nevil.example.com\n").unwrap();
+    let mut child = taxiway(folder.path())
+        .args(["import", "-", "--source", "My Feed", "--score", "3", "--output", "json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(&packed.finish().unwrap()).unwrap();
+    assert_eq!(json(&child.wait_with_output().unwrap())["new"], 2);
+    let found = run(
+        folder.path(),
+        &["query", "sourceBrands:\"my feed\" and verdict:malicious", "--output", "json", "--columns", "type,value"],
+    );
+    assert_eq!(
+        text(&found.stdout),
+        "{\"type\":\"IP\",\"value\":\"198.51.100.1\"}\n{\"type\":\"Domain\",\"value\":\"evil.example.com\"}\n"
+    );
+}
+
+/// Design §3: `EXPLAIN` of a page shows neither sort nor repartition.
+#[test]
+fn queries_are_explained_and_mistakes_shown_with_their_place() {
+    let folder = tempfile::tempdir().unwrap();
+    for part in 0..3 {
+        std::fs::write(folder.path().join("in.ndjson"), domains(part * 10..part * 10 + 15)).unwrap();
+        assert!(run(folder.path(), &["import", "in.ndjson"]).status.success());
+    }
+    let plan = text(&run(folder.path(), &["query", "type:Domain and tags:t", "--explain"]).stdout);
+    assert!(plan.contains("DataSourceExec"), "{plan}");
+    assert!(
+        !plan.contains("SortExec") && !plan.contains("Repartition") && !plan.contains("SortPreservingMerge"),
+        "{plan}"
+    );
+    let bad = run(folder.path(), &["query", "type:IP and (tags:a"]);
+    assert_eq!(bad.status.code(), Some(1));
+    assert!(text(&bad.stderr).contains('^'), "{}", text(&bad.stderr));
+    let unknown = run(folder.path(), &["query", "sourceBrand5:x"]);
+    assert!(text(&unknown.stderr).contains("warning"), "{}", text(&unknown.stderr));
+    let count = run(folder.path(), &["sql", "SELECT count(*) AS n FROM indicators", "--output", "json"]);
+    assert_eq!(text(&count.stdout), "{\"n\":35}\n");
+    let write = run(folder.path(), &["sql", "DROP TABLE indicators"]);
+    assert_eq!(write.status.code(), Some(1));
+}
+
+#[test]
+fn wrong_places_and_words_are_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let cases: [(&[&str], i32, &str); 5] = [
+        (&["check"], 1, "holds no taxiway store"),
+        (&["import", "missing.ndjson"], 1, "missing.ndjson"),
+        (&["import"], 2, "FILE"),
+        (&["frobnicate"], 2, "frobnicate"),
+        (&["query", "x", "--config", "nowhere.toml"], 1, "nowhere.toml"),
+    ];
+    for (arguments, code, expected) in cases {
+        let output = run(folder.path(), arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).contains(expected), "{arguments:?}: {}", text(&output.stderr));
+    }
+}
+
+/// Design §3: killed at any instant, what was published is whole, and importing again completes it.
+#[test]
+fn imports_that_are_killed_are_completed_by_the_next_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("in.ndjson");
+    std::fs::write(&input, domains(0..20_000)).unwrap();
+    let mut killed = 0;
+    for bytes in [0usize, 100_000, 1_000_000, 2_000_000, 3_000_000, 3_800_000] {
+        // The import reads from a pipe that stops after so many bytes, so that it is killed at a known stage without a clock.
+        let mut child = taxiway(folder.path())
+            .args(["import", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let content = std::fs::read(&input).unwrap();
+        let mut pipe = child.stdin.take().unwrap();
+        pipe.write_all(&content[..bytes.min(content.len())]).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        killed += 1;
+        if folder.path().join("taxiway-data/store.json").exists() {
+            let check = run(folder.path(), &["check"]);
+            assert!(check.status.success(), "{}{}", text(&check.stdout), text(&check.stderr));
+        }
+    }
+    assert_eq!(killed, 6);
+    assert!(run(folder.path(), &["import", "in.ndjson"]).status.success());
+    let info = json(&run(folder.path(), &["info", "--output", "json"]));
+    assert_eq!((info["store"]["records"].as_u64(), info["store"]["rows"].as_u64()), (Some(20_000), Some(20_000)));
+    assert!(run(folder.path(), &["check"]).status.success());
+}
+
+/// A server that ends with its test.
+struct Server {
+    child: Child,
+    url: String,
+    said: String,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn serve(folder: &Path, arguments: &[&str]) -> Server {
+    let mut child = taxiway(folder)
+        .arg("serve")
+        .args(arguments)
+        .env("TAXIWAY_LISTEN", "127.0.0.1:0")
+        .env("RUST_LOG", "warn")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    loop {
+        let mut line = String::new();
+        if lines.read_line(&mut line).unwrap() == 0 {
+            panic!("the server ended: {said}");
+        }
+        said.push_str(&line);
+        if let Some(url) = line.trim().strip_prefix("listening on ") {
+            return Server { url: url.to_owned(), child, said };
+        }
+    }
+}
+
+/// The first thing a new user does.
+#[tokio::test]
+async fn serve_without_configuration_shows_a_sample() {
+    // The HTTP client wants a TLS provider even where it needs none; another test may have installed it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let folder = tempfile::tempdir().unwrap();
+    let server = serve(folder.path(), &[]);
+    assert!(server.said.contains("sample of 1,006 records"), "{}", server.said);
+    let command = server.said.lines().find(|line| line.starts_with("try")).unwrap();
+    let url = command.split('\'').nth(1).unwrap().replacen("http://127.0.0.1:9000", &server.url, 1);
+    let answer = reqwest::get(&url).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()["content-type"], "application/taxii+json;version=2.1");
+    let page: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+    assert_eq!(page["objects"].as_array().unwrap().len(), 2);
+    assert_eq!(page["more"], true);
+    // Another process imports; the server shows it without being told.
+    std::fs::write(folder.path().join("more.ndjson"), domains(0..5)).unwrap();
+    assert!(run(folder.path(), &["import", "more.ndjson"]).status.success());
+    let found = format!("{}/threatintel/collections/domains/objects/?match[type]=domain-name&limit=1000", server.url);
+    for _ in 0..2_000 {
+        let text = reqwest::get(&found).await.unwrap().text().await.unwrap();
+        if text.contains("h4.example.com") {
+            return;
+        }
+    }
+    panic!("the import never showed");
+}
+
+#[test]
+fn a_port_in_use_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = taxiway(folder.path()).arg("serve").env("TAXIWAY_LISTEN", &address).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains(&address), "{}", text(&output.stderr));
+    assert!(!folder.path().join("taxiway-data").exists(), "nothing is made when the address cannot be had");
+}
+
+/// Basic authentication over TLS, with users made by the command.
+#[tokio::test]
+async fn users_and_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    std::fs::write(folder.path().join("cert.pem"), made.cert.pem()).unwrap();
+    std::fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    std::fs::write(folder.path().join("taxiway.toml"), "[tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"\n[[collection]]\ntitle = \"All\"\nalias = \"all\"\nquery = \"\"\n").unwrap();
+    std::fs::write(folder.path().join("in.ndjson"), domains(0..3)).unwrap();
+    assert!(run(folder.path(), &["import", "in.ndjson"]).status.success());
+    let mut adding = taxiway(folder.path())
+        .args(["user", "add", "siem", "--password-stdin"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    adding.stdin.take().unwrap().write_all(b"s3cret\n").unwrap();
+    assert!(adding.wait().unwrap().success());
+    let server = serve(folder.path(), &[]);
+    assert!(server.url.starts_with("https://"), "{}", server.url);
+    let client = reqwest::Client::builder()
+        .use_preconfigured_tls({
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(made.cert.der().clone()).unwrap();
+            rustls::ClientConfig::builder_with_provider(std::sync::Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth()
+        })
+        .build()
+        .unwrap();
+    let url = format!("{}/threatintel/collections/all/objects/", server.url);
+    for (user, status) in [
+        (None, 401),
+        (Some(("siem", "wrong")), 401),
+        (Some(("nobody", "s3cret")), 401),
+        (Some(("siem", "s3cret")), 200),
+    ] {
+        let request = client.get(&url);
+        let request = match user {
+            Some((name, password)) => request.basic_auth(name, Some(password)),
+            None => request,
+        };
+        assert_eq!(request.send().await.unwrap().status(), status, "{user:?}");
+    }
+}

@@ -16,12 +16,16 @@ use crate::support::{OneCollection, import, indicator, spec, temp_store, values}
 enum Step {
     /// Records arrive: (value number, score).
     Import(Vec<(u8, u8)>),
-    Compact { all: bool, history_s: u64 },
+    Compact {
+        all: bool,
+        history_s: u64,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let import = proptest::collection::vec((0u8..40, 0u8..4), 1..12).prop_map(Step::Import);
-    let compact = (any::<bool>(), prop_oneof![Just(0u64), Just(86_400)]).prop_map(|(all, history_s)| Step::Compact { all, history_s });
+    let compact = (any::<bool>(), prop_oneof![Just(0u64), Just(86_400)])
+        .prop_map(|(all, history_s)| Step::Compact { all, history_s });
     proptest::collection::vec(prop_oneof![4 => import, 1 => compact], 1..8)
 }
 
@@ -117,7 +121,8 @@ proptest! {
                 break;
             }
         }
-        let word = |score: &u8| json!([["unknown", "benign", "anomalous-activity", "malicious-activity"][usize::from(*score)]]).to_string();
+        let words = ["unknown", "benign", "anomalous-activity", "malicious-activity"];
+        let word = |score: &u8| json!([words[usize::from(*score)]]).to_string();
         let expected: BTreeMap<String, String> = model.iter().map(|(value, score)| (value.clone(), word(score))).collect();
         prop_assert_eq!(held, expected);
     }
@@ -137,7 +142,8 @@ impl CollectionAsIndicators {
 fn pages_beyond_a_slice_and_a_segment_keep_their_order() {
     let temp = temp_store();
     for part in 0..3 {
-        let documents: Vec<_> = (0..2_500).map(|n| indicator("Domain", &format!("h{}.example.com", part * 2_500 + n), 1, &[])).collect();
+        let documents: Vec<_> =
+            (0..2_500).map(|n| indicator("Domain", &format!("h{}.example.com", part * 2_500 + n), 1, &[])).collect();
         import(&temp.store, &documents);
     }
     let feed = OneCollection::new(&temp.store, &spec("all", ""));
@@ -175,12 +181,16 @@ fn conditions_that_depend_on_the_clock_are_asked_at_the_time() {
         document["expiration"] = json!(end);
         document
     };
-    let mut documents: Vec<_> = (0..3_000).map(|n| with_end(&format!("old{n}.example.com"), "2020-01-01T00:00:00Z")).collect();
+    let mut documents: Vec<_> =
+        (0..3_000).map(|n| with_end(&format!("old{n}.example.com"), "2020-01-01T00:00:00Z")).collect();
     documents.push(with_end("new.example.com", "2999-01-01T00:00:00Z"));
     documents.push(indicator("Domain", "endless.example.com", 3, &[]));
     import(&temp.store, &documents);
     let feed = OneCollection::new(&temp.store, &spec("active", "verdict:malicious and expirationStatus:active"));
-    assert_eq!(values(&feed.walk(Shape::Objects, &Filters::default(), Some(1))), ["new.example.com", "endless.example.com"]);
+    assert_eq!(
+        values(&feed.walk(Shape::Objects, &Filters::default(), Some(1))),
+        ["new.example.com", "endless.example.com"]
+    );
 }
 
 /// TAXII 2.1 §3.4: which objects each filter leaves.
@@ -193,22 +203,48 @@ fn filters() {
     };
     let id = "malware--31b940d4-6f7f-459a-80ea-9c1f17b58abc";
     import(&temp.store, &[malware(id, "2024-02-01T00:00:00.000Z", "two"), indicator("IP", "198.51.100.7", 3, &[])]);
-    import(&temp.store, &[malware(id, "2024-03-01T00:00:00.000Z", "three"), indicator("Domain", "a.example.com", 3, &[])]);
+    import(
+        &temp.store,
+        &[malware(id, "2024-03-01T00:00:00.000Z", "three"), indicator("Domain", "a.example.com", 3, &[])],
+    );
     import(&temp.store, &[malware(id, "2024-01-01T00:00:00.000Z", "one")]);
     let feed = OneCollection::new(&temp.store, &spec("all", ""));
     let date = |text: &str| Timestamp::parse(text).unwrap();
     let only = |versions: Versions| Filters { versions, types: vec!["malware".to_owned()], ..Filters::default() };
     let cases: Vec<(&str, Filters, Vec<&str>)> = vec![
         ("none", Filters::default(), vec!["198.51.100.7", "three", "a.example.com"]),
-        ("type", Filters { types: vec!["ipv4-addr".into(), "mutex".into()], ..Filters::default() }, vec!["198.51.100.7"]),
-        ("id", Filters { ids: vec![id.into(), "malware--00000000-0000-4000-8000-000000000000".into()], ..Filters::default() }, vec!["three"]),
-        ("id and type", Filters { ids: vec![id.into()], types: vec!["ipv4-addr".into()], ..Filters::default() }, vec![]),
+        (
+            "type",
+            Filters { types: vec!["ipv4-addr".into(), "mutex".into()], ..Filters::default() },
+            vec!["198.51.100.7"],
+        ),
+        (
+            "id",
+            Filters {
+                ids: vec![id.into(), "malware--00000000-0000-4000-8000-000000000000".into()],
+                ..Filters::default()
+            },
+            vec!["three"],
+        ),
+        (
+            "id and type",
+            Filters { ids: vec![id.into()], types: vec!["ipv4-addr".into()], ..Filters::default() },
+            vec![],
+        ),
         ("spec version", Filters { spec_versions: vec!["2.0".into()], ..Filters::default() }, vec![]),
         ("all versions", only(Versions::All), vec!["two", "three", "one"]),
         ("first", only(Versions::Some { first: true, last: false, exact: vec![] }), vec!["one"]),
         ("first and last", only(Versions::Some { first: true, last: true, exact: vec![] }), vec!["three", "one"]),
-        ("exact", only(Versions::Some { first: false, last: false, exact: vec![date("2024-02-01T00:00:00Z")] }), vec!["two"]),
-        ("exact of nothing", only(Versions::Some { first: false, last: false, exact: vec![date("2023-02-01T00:00:00Z")] }), vec![]),
+        (
+            "exact",
+            only(Versions::Some { first: false, last: false, exact: vec![date("2024-02-01T00:00:00Z")] }),
+            vec!["two"],
+        ),
+        (
+            "exact of nothing",
+            only(Versions::Some { first: false, last: false, exact: vec![date("2023-02-01T00:00:00Z")] }),
+            vec![],
+        ),
     ];
     for (name, filters, expected) in cases {
         for limit in [Some(1), None] {
@@ -233,7 +269,9 @@ fn an_object_by_id_is_found_only_in_its_collection() {
         feed.request(Shape::Objects, PageRequest { object: Some(id.to_owned()), ..PageRequest::default() })
     };
     assert_eq!(values(&ask("type:IP", id).unwrap().objects), ["8.8.8.8"]);
-    for (query, id) in [("type:Domain", id), ("type:IP", "ipv4-addr--cbd67181-b9f8-595b-8bc3-3971e34fa1cc"), ("type:IP", "nonsense")] {
+    for (query, id) in
+        [("type:Domain", id), ("type:IP", "ipv4-addr--cbd67181-b9f8-595b-8bc3-3971e34fa1cc"), ("type:IP", "nonsense")]
+    {
         assert!(matches!(ask(query, id), Err(FeedError::UnknownObject { .. })), "{query} {id}");
     }
 }

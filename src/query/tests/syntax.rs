@@ -76,6 +76,8 @@ fn limits() {
     let long = "a".repeat((1 << 20) + 1);
     assert!(parse(&long).expect_err("too long").to_string().contains("1048577 bytes"));
     assert!(compile(&long[1..]).is_ok());
+    assert!(parse(&"a ".repeat(100_000)).is_ok());
+    assert!(parse(&"a ".repeat(100_001)).expect_err("too many").to_string().contains("100000 values"));
     // Every clause warns; the list stays short.
     let many: Vec<String> = (0..5_000).map(|n| format!("Field{n}:x")).collect();
     assert!(compiled(&many.join(" or ")).warnings().len() <= 50);

@@ -14,12 +14,12 @@ use taxiway::model::time::Timestamp;
 use taxiway::store::{Store, StoreOptions};
 
 /// A store in a folder that goes away with it.
-pub struct TempStore {
-    pub store: Store,
-    pub folder: tempfile::TempDir,
+pub(crate) struct TempStore {
+    pub(crate) store: Store,
+    pub(crate) folder: tempfile::TempDir,
 }
 
-pub fn options(folder: &Path) -> StoreOptions {
+pub(crate) fn options(folder: &Path) -> StoreOptions {
     StoreOptions {
         location: folder.to_string_lossy().into_owned(),
         license_id: Some("test".to_owned()),
@@ -27,14 +27,14 @@ pub fn options(folder: &Path) -> StoreOptions {
     }
 }
 
-pub fn temp_store() -> TempStore {
+pub(crate) fn temp_store() -> TempStore {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open_or_create(options(folder.path())).unwrap();
     TempStore { store, folder }
 }
 
 /// An XSOAR document.
-pub fn indicator(kind: &str, value: &str, score: u8, tags: &[&str]) -> Value {
+pub(crate) fn indicator(kind: &str, value: &str, score: u8, tags: &[&str]) -> Value {
     json!({
         "indicator_type": kind, "value": value, "score": score, "timestamp": "2024-01-01T00:00:00Z",
         "modified": "2024-01-02T00:00:00Z", "CustomFields": { "tags": tags },
@@ -42,20 +42,21 @@ pub fn indicator(kind: &str, value: &str, score: u8, tags: &[&str]) -> Value {
 }
 
 /// Imports text, as a file of that name would be.
-pub fn import_text(store: &Store, name: &str, text: &str) -> Summary {
-    let input = Input::from_reader(name, Some(text.len() as u64), std::io::Cursor::new(text.as_bytes().to_vec())).unwrap();
+pub(crate) fn import_text(store: &Store, name: &str, text: &str) -> Summary {
+    let input =
+        Input::from_reader(name, Some(text.len() as u64), std::io::Cursor::new(text.as_bytes().to_vec())).unwrap();
     let mut importer = Importer::new(store, false);
     let options = DecodeOptions::new(Arc::clone(store.ids()));
     ingest::decode(input, &options, |parsed| importer.push(parsed).map(|_| ())).unwrap();
     importer.finish().unwrap()
 }
 
-pub fn import(store: &Store, records: &[Value]) -> Summary {
+pub(crate) fn import(store: &Store, records: &[Value]) -> Summary {
     let text: String = records.iter().map(|record| format!("{record}\n")).collect();
     import_text(store, "records.ndjson", &text)
 }
 
-pub fn spec(title: &str, query: &str) -> CollectionSpec {
+pub(crate) fn spec(title: &str, query: &str) -> CollectionSpec {
     CollectionSpec {
         title: title.to_owned(),
         description: None,
@@ -67,38 +68,40 @@ pub fn spec(title: &str, query: &str) -> CollectionSpec {
 }
 
 /// A feed over one collection.
-pub struct OneCollection {
-    pub feed: StoreFeed,
-    pub collection: Arc<Collection>,
+pub(crate) struct OneCollection {
+    pub(crate) feed: StoreFeed,
+    pub(crate) collection: Arc<Collection>,
     runtime: tokio::runtime::Runtime,
 }
 
 /// A page, pulled whole.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Pulled {
-    pub objects: Vec<Value>,
-    pub more: bool,
-    pub next: Option<String>,
-    pub first: Option<Timestamp>,
-    pub last: Option<Timestamp>,
+pub(crate) struct Pulled {
+    pub(crate) objects: Vec<Value>,
+    pub(crate) more: bool,
+    pub(crate) next: Option<String>,
+    pub(crate) first: Option<Timestamp>,
+    pub(crate) last: Option<Timestamp>,
 }
 
 impl OneCollection {
-    pub fn new(store: &Store, spec: &CollectionSpec) -> Self {
+    pub(crate) fn new(store: &Store, spec: &CollectionSpec) -> Self {
         let collection = spec.build(store.ids(), &Options::default()).unwrap();
         let catalog = Catalog::new(vec![collection]).unwrap();
-        let feed = StoreFeed::new(store.clone(), catalog, &FeedOptions { threads: 2, ..FeedOptions::default() }).unwrap();
+        let feed =
+            StoreFeed::new(store.clone(), catalog, &FeedOptions { threads: 2, ..FeedOptions::default() }).unwrap();
         let collection = Arc::clone(feed.catalog().iter().next().unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         OneCollection { feed, collection, runtime }
     }
 
-    pub fn request(&self, shape: Shape, request: PageRequest) -> Result<Pulled, FeedError> {
+    pub(crate) fn request(&self, shape: Shape, request: PageRequest) -> Result<Pulled, FeedError> {
         self.runtime.block_on(async {
             let page = self.feed.page(&self.collection, shape, request).await?;
             let (first, last) = (page.first, page.last);
             let text = body(page).await?;
-            let value: Value = serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&text)));
+            let value: Value = serde_json::from_slice(&text)
+                .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&text)));
             let list = if shape == Shape::Versions { "versions" } else { "objects" };
             Ok(Pulled {
                 objects: value[list].as_array().cloned().unwrap_or_default(),
@@ -110,7 +113,7 @@ impl OneCollection {
         })
     }
 
-    pub fn page(&self, after: Option<Timestamp>, next: Option<&str>, limit: Option<u64>) -> Pulled {
+    pub(crate) fn page(&self, after: Option<Timestamp>, next: Option<&str>, limit: Option<u64>) -> Pulled {
         let filters = Filters { added_after: after, ..Filters::default() };
         let given = Given { added_after: after.is_some(), ..Given::default() };
         let request = PageRequest { filters, given, limit, next: next.map(str::to_owned), ..PageRequest::default() };
@@ -118,7 +121,7 @@ impl OneCollection {
     }
 
     /// Everything, page by page through `next`.
-    pub fn walk(&self, shape: Shape, filters: &Filters, limit: Option<u64>) -> Vec<Value> {
+    pub(crate) fn walk(&self, shape: Shape, filters: &Filters, limit: Option<u64>) -> Vec<Value> {
         let mut objects = Vec::new();
         let mut next = None;
         loop {
@@ -148,13 +151,17 @@ async fn body(page: Page) -> Result<Vec<u8>, FeedError> {
     }
 }
 
-pub fn values(objects: &[Value]) -> Vec<String> {
-    objects.iter().map(|object| object["value"].as_str().or(object["name"].as_str()).unwrap_or_default().to_owned()).collect()
+pub(crate) fn values(objects: &[Value]) -> Vec<String> {
+    objects
+        .iter()
+        .map(|object| object["value"].as_str().or(object["name"].as_str()).unwrap_or_default().to_owned())
+        .collect()
 }
 
 /// Objects by id, which must not repeat.
-pub fn by_id(objects: &[Value]) -> BTreeMap<String, Value> {
-    let map: BTreeMap<String, Value> = objects.iter().map(|object| (object["id"].as_str().unwrap().to_owned(), object.clone())).collect();
+pub(crate) fn by_id(objects: &[Value]) -> BTreeMap<String, Value> {
+    let map: BTreeMap<String, Value> =
+        objects.iter().map(|object| (object["id"].as_str().unwrap().to_owned(), object.clone())).collect();
     assert_eq!(map.len(), objects.len(), "an id was served twice");
     map
 }
