@@ -98,7 +98,7 @@ const MAX_UNPACKED_LISTS: usize = 4;
 /// Decodes a block, in order.
 pub(crate) fn decode_block(layout: &Layout, options: &DecodeOptions, block: &Block) -> Result<Parsed, ArrowError> {
     let mut rows =
-        Rows { options, builder: BatchBuilder::new(), scratch: Scratch::default(), rejects: Vec::new(), read: 0 };
+        Rows { options, builder: BatchBuilder::new(block.spans.len(), block.bytes.len()), scratch: Scratch::default(), rejects: Vec::new(), read: 0 };
     let mut bytes_read = 0;
     for span in &block.spans {
         bytes_read += span.end - span.start;
@@ -156,17 +156,13 @@ impl Rows<'_> {
     fn json(&mut self, text: &str, line: u64, lists_around: usize) {
         // Lines of an array that was cut out of its brackets.
         let text = text.strip_suffix(',').unwrap_or(text);
-        let appended = if json::too_deep(text) {
-            Err(format!("nested deeper than {} levels", json::MAX_DEPTH))
-        } else {
-            Element::parse(text, line).and_then(|element| {
-                if !self.unpack(&element, text, line, lists_around)? {
-                    self.record(element, text, line)?;
-                    self.read += 1;
-                }
-                Ok(())
-            })
-        };
+        let appended = Element::parse(text, line).and_then(|element| {
+            if !self.unpack(&element, text, line, lists_around)? {
+                self.record(element, text, line)?;
+                self.read += 1;
+            }
+            Ok(())
+        });
         if let Err(reason) = appended {
             self.reject(line, reason, text.as_bytes());
         }

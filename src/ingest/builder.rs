@@ -178,7 +178,10 @@ impl TextList {
 
     /// Adds the text, trimmed, unless it is blank or there already.
     pub(crate) fn push(&mut self, text: &str) {
-        let text = text.trim();
+        let plain_ends = |text: &str| {
+            text.as_bytes().first().is_some_and(u8::is_ascii_graphic) && text.as_bytes().last().is_some_and(u8::is_ascii_graphic)
+        };
+        let text = if plain_ends(text) { text } else { text.trim() };
         if !text.is_empty() && !self.iter().any(|present| present == text) {
             self.text.push_str(text);
             self.ends.push(self.text.len());
@@ -195,11 +198,20 @@ impl TextList {
     }
 }
 
+/// Appends the nulls of the rows in which the column was not set.
+macro_rules! pad {
+    ($builder:expr, $rows:expr) => {
+        if $builder.len() < $rows {
+            $builder.append_nulls($rows - $builder.len());
+        }
+    };
+}
 /// Builders of all columns. A row is what is set between two [`end_row`](Self::end_row)s; columns not set are null and
 /// cost nothing until the batch is finished.
 #[derive(Debug)]
 pub(crate) struct BatchBuilder {
     columns: Vec<Column>,
+    expected: (usize, usize),
     rows: usize,
     /// The content of the row so far, as it is hashed.
     content: Vec<u8>,
@@ -210,9 +222,11 @@ pub(crate) struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    pub(crate) fn new() -> Self {
+    /// For about so many rows, whose originals are `bytes` long together.
+    pub(crate) fn new(rows: usize, bytes: usize) -> Self {
         BatchBuilder {
             columns: schema::input_schema().fields().iter().map(|field| Column::new(field.data_type())).collect(),
+            expected: (rows, bytes),
             rows: 0,
             content: Vec::new(),
             keys: Vec::new(),
@@ -239,7 +253,10 @@ impl BatchBuilder {
         let rows = self.rows;
         match self.columns.get_mut(col as usize) {
             Some(Column::Text(builder)) => {
-                builder.append_nulls(rows - builder.len());
+                if col == Col::Document && builder.is_empty() {
+                    *builder = StringBuilder::with_capacity(self.expected.0, self.expected.1);
+                }
+                pad!(builder, rows);
                 builder.append_value(text);
             }
             Some(Column::Dictionary(builder)) => builder.append(rows, text),
@@ -250,7 +267,7 @@ impl BatchBuilder {
     /// Sets a UUID; never counted as content, since it follows from it.
     pub(crate) fn uuid(&mut self, col: Col, id: &Uuid16) {
         if let Some(Column::Uuid(builder)) = self.columns.get_mut(col as usize) {
-            builder.append_nulls(self.rows - builder.len());
+            pad!(builder, self.rows);
             // 16 bytes always fit the column of 16 bytes.
             let appended = builder.append_value(id);
             debug_assert!(appended.is_ok());
@@ -263,7 +280,7 @@ impl BatchBuilder {
         let Some(at) = at else { return };
         self.hash(col, &at.0.to_le_bytes());
         if let Some(Column::Time(builder)) = self.columns.get_mut(col as usize) {
-            builder.append_nulls(self.rows - builder.len());
+            pad!(builder, self.rows);
             builder.append_value(at.0);
         } else {
             debug_assert!(false, "{col:?} is not a timestamp");
@@ -279,7 +296,7 @@ impl BatchBuilder {
             self.hash(col, text.as_bytes());
         }
         if let Some(Column::List(builder)) = self.columns.get_mut(col as usize) {
-            builder.append_nulls(self.rows - builder.len());
+            pad!(builder, self.rows);
             for text in list.iter() {
                 builder.values().append_value(text);
             }
@@ -293,7 +310,7 @@ impl BatchBuilder {
         let Some(value) = value else { return };
         self.hash(col, &[u8::from(value)]);
         if let Some(Column::Boolean(builder)) = self.columns.get_mut(col as usize) {
-            builder.append_nulls(self.rows - builder.len());
+            pad!(builder, self.rows);
             builder.append_value(value);
         } else {
             debug_assert!(false, "{col:?} is not a truth value");
@@ -306,11 +323,11 @@ impl BatchBuilder {
         self.hash(col, &[value]);
         match self.columns.get_mut(col as usize) {
             Some(Column::Int8(builder)) => {
-                builder.append_nulls(self.rows - builder.len());
+                pad!(builder, self.rows);
                 builder.append_value(i8::try_from(value).unwrap_or(i8::MAX));
             }
             Some(Column::Int16(builder)) => {
-                builder.append_nulls(self.rows - builder.len());
+                pad!(builder, self.rows);
                 builder.append_value(i16::from(value));
             }
             _ => debug_assert!(false, "{col:?} is not a number"),
@@ -354,8 +371,8 @@ impl BatchBuilder {
 
     /// Length-prefixed, so that no two rows with different content hash the same bytes.
     fn hash(&mut self, col: Col, content: &[u8]) {
-        self.content.push(col as u8);
-        self.content.extend_from_slice(&(content.len() as u64).to_le_bytes());
+        // The column and the length in one word: lengths fit 56 bits.
+        self.content.extend_from_slice(&((content.len() as u64) << 8 | col as u64).to_le_bytes());
         self.content.extend_from_slice(content);
     }
 }
@@ -392,7 +409,7 @@ impl Column {
         macro_rules! padded {
             ($builder:ident) => {{
                 let mut builder = $builder;
-                builder.append_nulls(rows - builder.len());
+                pad!(builder, rows);
                 Arc::new(builder.finish()) as ArrayRef
             }};
         }
@@ -482,7 +499,7 @@ mod tests {
 
     #[test]
     fn columns_not_set_are_null_and_rows_stay_aligned() {
-        let mut builder = BatchBuilder::new();
+        let mut builder = BatchBuilder::new(0, 0);
         let mut tags = TextList::default();
         row(&mut builder, "a", |_| {});
         for tag in ["x", " x", "", "y"] {
@@ -515,7 +532,7 @@ mod tests {
 
     #[test]
     fn dictionaries_keep_many_values_apart() {
-        let mut builder = BatchBuilder::new();
+        let mut builder = BatchBuilder::new(0, 0);
         for value in 0..100 {
             row(&mut builder, "v", |b| b.text(Col::Type, &format!("type {}", value % 37)));
         }
@@ -531,7 +548,7 @@ mod tests {
     #[test]
     fn the_digest_tells_content_apart_and_ignores_what_is_aside() {
         let digest = |fill: &dyn Fn(&mut BatchBuilder)| {
-            let mut builder = BatchBuilder::new();
+            let mut builder = BatchBuilder::new(0, 0);
             row(&mut builder, "v", |b| fill(b));
             builder.finish(Vec::new(), 0, 0).unwrap().digests[0]
         };

@@ -1,12 +1,168 @@
-//! Small readers over the text of JSON values that serde_json has already accepted.
+//! JSON as text: checked once by the grammar, then read in place.
 //!
-//! They walk the text once, without recursion and without building values. On text that is not JSON they give nonsense
-//! but never panic or loop.
+//! Nothing here recurses or builds values. [`each_member`] and [`checked_end`] accept what RFC 8259 does, which a test
+//! compares with serde_json. The other functions are for text that was accepted; on anything else they give nonsense but
+//! never panic or loop.
 
 use std::borrow::Cow;
 
+use crate::model::json::first_special;
+
 /// Deeper documents are refused: consumers' own parsers stop at about this depth.
 pub(crate) const MAX_DEPTH: usize = 128;
+
+/// Visits the members of the object that opens at `open`, inside of `depth` other containers, and gives the position
+/// behind it. `visit` gets a member's key and where its value begins, and gives where that ends
+/// ([`checked_end`], or a nested `each_member`). `None`: not JSON, or too deep.
+pub(crate) fn each_member<'a>(
+    text: &'a str, open: usize, depth: usize, mut visit: impl FnMut(Cow<'a, str>, usize) -> Option<usize>,
+) -> Option<usize> {
+    let bytes = text.as_bytes();
+    if bytes.get(open) != Some(&b'{') || depth >= MAX_DEPTH {
+        return None;
+    }
+    let mut at = blank_end(bytes, open + 1);
+    if bytes.get(at) == Some(&b'}') {
+        return Some(at + 1);
+    }
+    loop {
+        let (key_end, is_plain) = checked_string(bytes, at)?;
+        let key = match is_plain {
+            true => Cow::Borrowed(text.get(at + 1..key_end - 1)?),
+            // Escapes that are no characters stay as they are written.
+            false => string(text.get(at..key_end)?).unwrap_or(Cow::Borrowed(text.get(at..key_end)?)),
+        };
+        let value = value_start(bytes, key_end)?;
+        at = blank_end(bytes, visit(key, value)?);
+        match bytes.get(at)? {
+            b',' => at = blank_end(bytes, at + 1),
+            b'}' => return Some(at + 1),
+            _ => return None,
+        }
+    }
+}
+
+/// Position behind the value that begins at `start`, inside of `depth` containers. `None`: not JSON, or too deep.
+pub(crate) fn checked_end(text: &str, start: usize, depth: usize) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let mut at = start;
+    let mut open = 0;
+    // For each open container whether it is an object; the innermost is the lowest bit.
+    let mut objects: u128 = 0;
+    const { assert!(MAX_DEPTH <= u128::BITS as usize) };
+    loop {
+        match *bytes.get(at)? {
+            b'"' => at = checked_string_end(bytes, at)?,
+            opening @ (b'{' | b'[') => {
+                if depth + open >= MAX_DEPTH {
+                    return None;
+                }
+                let is_object = opening == b'{';
+                at = blank_end(bytes, at + 1);
+                if bytes.get(at) == Some(if is_object { &b'}' } else { &b']' }) {
+                    at += 1;
+                } else {
+                    open += 1;
+                    objects = objects << 1 | u128::from(is_object);
+                    if is_object {
+                        at = value_start(bytes, checked_string_end(bytes, at)?)?;
+                    }
+                    continue;
+                }
+            }
+            b't' => at = literal_end(bytes, at, b"true")?,
+            b'f' => at = literal_end(bytes, at, b"false")?,
+            b'n' => at = literal_end(bytes, at, b"null")?,
+            _ => at = number_end(bytes, at)?,
+        }
+        loop {
+            if open == 0 {
+                return Some(at);
+            }
+            at = blank_end(bytes, at);
+            let in_object = objects & 1 == 1;
+            match (*bytes.get(at)?, in_object) {
+                (b',', true) => {
+                    let key = blank_end(bytes, at + 1);
+                    at = value_start(bytes, checked_string_end(bytes, key)?)?;
+                    break;
+                }
+                (b',', false) => {
+                    at = blank_end(bytes, at + 1);
+                    break;
+                }
+                (b'}', true) | (b']', false) => {
+                    at += 1;
+                    open -= 1;
+                    objects >>= 1;
+                }
+                _ => return None,
+            }
+        }
+    }
+}
+
+/// Past the colon behind a key.
+fn value_start(bytes: &[u8], key_end: usize) -> Option<usize> {
+    let colon = blank_end(bytes, key_end);
+    (bytes.get(colon) == Some(&b':')).then(|| blank_end(bytes, colon + 1))
+}
+
+fn blank_end(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(b' ' | b'\t' | b'\r' | b'\n') = bytes.get(at) {
+        at += 1;
+    }
+    at
+}
+
+fn literal_end(bytes: &[u8], at: usize, literal: &[u8]) -> Option<usize> {
+    let end = at + literal.len();
+    (bytes.get(at..end)? == literal).then_some(end)
+}
+
+fn number_end(bytes: &[u8], start: usize) -> Option<usize> {
+    let digits = |mut at: usize| {
+        while bytes.get(at).is_some_and(u8::is_ascii_digit) {
+            at += 1;
+        }
+        at
+    };
+    let some_digits = |at: usize| Some(digits(at)).filter(|end| *end > at);
+    let whole = start + usize::from(bytes.get(start) == Some(&b'-'));
+    let mut at = if bytes.get(whole) == Some(&b'0') { whole + 1 } else { some_digits(whole)? };
+    if bytes.get(at) == Some(&b'.') {
+        at = some_digits(at + 1)?;
+    }
+    if let Some(b'e' | b'E') = bytes.get(at) {
+        at = some_digits(at + 1 + usize::from(matches!(bytes.get(at + 1), Some(b'+' | b'-'))))?;
+    }
+    Some(at)
+}
+
+fn checked_string_end(bytes: &[u8], quote: usize) -> Option<usize> {
+    checked_string(bytes, quote).map(|(end, _)| end)
+}
+
+/// Position behind a string, and whether it is free of escapes.
+fn checked_string(bytes: &[u8], quote: usize) -> Option<(usize, bool)> {
+    if bytes.get(quote) != Some(&b'"') {
+        return None;
+    }
+    let mut at = quote + 1;
+    let mut is_plain = true;
+    loop {
+        at += first_special(bytes.get(at..)?)?;
+        if bytes.get(at) == Some(&b'"') {
+            return Some((at + 1, is_plain));
+        }
+        is_plain = false;
+        match bytes.get(at..)? {
+            [b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => at += 2,
+            [b'\\', b'u', a, b, c, d, ..] if [a, b, c, d].into_iter().all(u8::is_ascii_hexdigit) => at += 6,
+            _ => return None,
+        }
+    }
+}
 
 /// The text of a scalar: of a string its content, of a number or a truth value how it is written, of a list its first
 /// text. `None` for null, blank text, objects, and escapes that are no characters.
@@ -17,16 +173,31 @@ pub(crate) fn text(raw: &str) -> Option<Cow<'_, str>> {
         b'{' | b'n' => return None,
         _ => Cow::Borrowed(raw),
     };
-    (!text.trim().is_empty()).then_some(text)
+    (!is_blank(&text)).then_some(text)
+}
+
+/// Whether there is nothing but blanks.
+pub(crate) fn is_blank(text: &str) -> bool {
+    // Almost every text shows with its first byte that it is not.
+    !text.as_bytes().first().is_some_and(u8::is_ascii_graphic) && text.trim().is_empty()
 }
 
 /// The content of a JSON string; `None` for anything else.
 pub(crate) fn string(raw: &str) -> Option<Cow<'_, str>> {
-    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
-    if inner.as_bytes().contains(&b'\\') {
-        serde_json::from_str(raw).ok().map(Cow::Owned)
-    } else {
-        Some(Cow::Borrowed(inner))
+    let ([b'"', inner @ .., b'"'], true) = (raw.as_bytes(), raw.len() > 1) else { return None };
+    if has_backslash(inner) { serde_json::from_str(raw).ok().map(Cow::Owned) } else { raw.get(1..raw.len() - 1).map(Cow::Borrowed) }
+}
+
+/// Eight bytes at a time, the last ones overlapping: most strings are too short for anything longer to pay.
+fn has_backslash(bytes: &[u8]) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let in_word = |word: [u8; 8]| {
+        let differing = u64::from_le_bytes(word) ^ (ONES * b'\\' as u64);
+        differing.wrapping_sub(ONES) & !differing & (ONES << 7) != 0
+    };
+    match bytes.last_chunk::<8>() {
+        Some(last) => bytes.as_chunks::<8>().0.iter().any(|word| in_word(*word)) || in_word(*last),
+        None => bytes.contains(&b'\\'),
     }
 }
 
@@ -95,10 +266,11 @@ fn value_end(bytes: &[u8], start: usize) -> usize {
 
 fn string_end(bytes: &[u8], quote: usize) -> usize {
     let mut at = quote + 1;
-    while let Some(byte) = bytes.get(at) {
-        match byte {
-            b'"' => return at + 1,
-            b'\\' => at += 2,
+    while let Some(special) = bytes.get(at..).and_then(first_special) {
+        at += special;
+        match bytes.get(at) {
+            Some(b'"') => return at + 1,
+            Some(b'\\') => at += 2,
             _ => at += 1,
         }
     }
@@ -131,6 +303,9 @@ fn container_end(bytes: &[u8], start: usize) -> usize {
 /// Appends the value without insignificant blanks: keys, their order and the spelling of numbers and text stay.
 pub(crate) fn compact(raw: &str, out: &mut Vec<u8>) {
     let bytes = raw.as_bytes();
+    if !matches!(bytes.first(), Some(b'{' | b'[' | b' ' | b'\t' | b'\r' | b'\n')) {
+        return out.extend_from_slice(bytes);
+    }
     let mut kept_from = 0;
     let mut at = 0;
     while let Some(byte) = bytes.get(at) {
@@ -145,31 +320,6 @@ pub(crate) fn compact(raw: &str, out: &mut Vec<u8>) {
         }
     }
     out.extend_from_slice(bytes.get(kept_from..).unwrap_or_default());
-}
-
-/// Whether containers are nested deeper than [`MAX_DEPTH`].
-pub(crate) fn too_deep(raw: &str) -> bool {
-    let bytes = raw.as_bytes();
-    // Few documents open so many containers at all, and counting them is a vector loop.
-    if bytes.iter().map(|byte| usize::from(byte | 0x20 == b'{')).sum::<usize>() <= MAX_DEPTH {
-        return false;
-    }
-    let mut at = 0;
-    let mut depth = 0usize;
-    while let Some(byte) = bytes.get(at) {
-        match byte {
-            b'"' => {
-                at = string_end(bytes, at);
-                continue;
-            }
-            b'{' | b'[' if depth == MAX_DEPTH => return true,
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        at += 1;
-    }
-    false
 }
 
 #[cfg(test)]
@@ -215,21 +365,52 @@ mod tests {
         assert_eq!(String::from_utf8(out).unwrap(), "{\"b\":1.50e+3,\"a\":[\" x \\\" \",{}]}");
     }
 
+    /// Whether the whole text is a value.
+    fn accepts(text: &str) -> bool {
+        checked_end(text, 0, 0) == Some(text.len())
+    }
+
     #[test]
     fn depth_counts_open_containers_only() {
-        assert!(!too_deep(&format!("[{}]", "[],".repeat(500))));
-        assert!(!too_deep(&format!("[\"{}\"]", "[".repeat(500))));
-        assert!(!too_deep(&format!("{}{}", "[".repeat(MAX_DEPTH), "]".repeat(MAX_DEPTH))));
-        assert!(too_deep(&format!("{}{}", "[{\"a\":".repeat(MAX_DEPTH / 2) + "[", "]}")));
-        assert!(too_deep(&"[".repeat(100_000)));
+        assert!(accepts(&format!("[{}1]", "[],".repeat(500))));
+        assert!(accepts(&format!("[\"{}\"]", "[".repeat(500))));
+        let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(accepts(&nested(MAX_DEPTH)));
+        assert!(!accepts(&nested(MAX_DEPTH + 1)));
+        assert_eq!(checked_end(&nested(2), 0, MAX_DEPTH - 1), None);
+        assert!(!accepts(&nested(100_000)));
+        assert_eq!(each_member("{}", 0, MAX_DEPTH, |_, _| None), None);
+    }
+
+    #[test]
+    fn the_grammar_is_that_of_serde_json() {
+        let parts = [
+            "0", "-0", "01", "-", "1.", ".5", "1.5", "1e", "1e5", "1E+05", "1e-", "+1", "1.e1", "true", "tru", "false", "nul",
+            "null", "\"\"", "\"\\", "\"\\x\"", "\"\\u12g4\"", "\"\\u12F4\"", "\"\\ud800\"", "\"\u{1}\"", "\"\u{7f}\"",
+            "\"\n\"", "\"\\n\\/\"", "{}", "[]", "[1,]", "[,1]", "{\"a\":1,}", "{\"a\"}", "{\"a\" : [ {} , 1 ] }", "{a:1}", "{1:1}",
+            "[1 2]", "{\"a\":1 \"b\":2}", "[}", "{]", "[1", "{\"a\":", "", " ", "\u{feff}1", "NaN", "[\u{c}1]",
+        ];
+        for text in parts {
+            assert_eq!(accepts(text), serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok(), "{text:?}");
+        }
     }
 
     proptest::proptest! {
         #[test]
+        fn random_text_is_accepted_as_serde_json_does(parts in proptest::collection::vec(
+            proptest::sample::select(vec!["{", "}", "[", "]", ",", ":", "\"a\"", "\"", "\\", "1", "-", ".", "e", "null", " ", "\n"]),
+            0..12,
+        )) {
+            let text = parts.concat();
+            let theirs = serde_json::from_str::<serde::de::IgnoredAny>(text.trim_start()).is_ok();
+            proptest::prop_assert_eq!(accepts(text.trim()), theirs, "{}", text);
+        }
+
+        #[test]
         fn nothing_here_panics_on_rubbish(raw in "[\\[\\]{}\",: \\\\ax\u{e9}]{0,40}") {
             let mut out = Vec::new();
             compact(&raw, &mut out);
-            let _ = (text(&raw), too_deep(&raw), items(&raw).count(), members(&raw).count());
+            let _ = (text(&raw), checked_end(&raw, 0, 0), items(&raw).count(), members(&raw).count());
         }
     }
 }

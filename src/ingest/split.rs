@@ -4,6 +4,8 @@
 //! the caller, who owns the bytes, copies nothing. What counts as an element depends on the [`Framing`]; the result
 //! never depends on where the pieces were cut.
 
+use crate::model::json::first_special;
+
 /// The longest element taken; longer ones are refused and skipped.
 pub(crate) const MAX_ELEMENT_BYTES: u64 = 64 << 20;
 
@@ -379,7 +381,7 @@ impl Splitter {
 
     fn text(&mut self, bytes: &[u8], from: usize, out: &mut Vec<Span>) -> usize {
         let rest = &bytes[from..];
-        let length = rest.iter().position(|byte| TEXT_END[usize::from(*byte)]).unwrap_or(rest.len());
+        let length = text_length(rest);
         if self.depth == 1 && self.list_depth == 0 {
             let kept = self.key_len.min(KEY_BYTES);
             let taken = length.min(KEY_BYTES - kept);
@@ -543,8 +545,6 @@ impl Splitter {
 
 /// Bytes that matter outside of JSON text.
 const STRUCTURAL: [bool; 256] = table(b"\"{}[]\n");
-/// Bytes that matter inside JSON text.
-const TEXT_END: [bool; 256] = table(b"\"\\\n");
 
 const fn table(set: &[u8]) -> [bool; 256] {
     let mut table = [false; 256];
@@ -556,6 +556,20 @@ const fn table(set: &[u8]) -> [bool; 256] {
     table
 }
 
+/// Bytes before the next quote, backslash or line end.
+fn text_length(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(special) = bytes.get(at..).and_then(first_special) {
+        at += special;
+        if let Some(b'"' | b'\\' | b'\n') = bytes.get(at) {
+            return at;
+        }
+        // Another control character.
+        at += 1;
+    }
+    bytes.len()
+}
+
 fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
@@ -565,7 +579,7 @@ fn last_significant(bytes: &[u8]) -> Option<u8> {
 }
 
 /// Position of the first `wanted`, 64 bytes at a time, in a form the compiler turns into vector instructions.
-fn find_byte(wanted: u8, bytes: &[u8]) -> Option<usize> {
+pub(crate) fn find_byte(wanted: u8, bytes: &[u8]) -> Option<usize> {
     let mut chunks = bytes.chunks_exact(64);
     let mut skipped = 0;
     for chunk in chunks.by_ref() {

@@ -10,6 +10,7 @@ use crate::ingest::block::Rows;
 use crate::ingest::builder::{BatchBuilder, Col, TextList};
 use crate::ingest::element::{CustomKey, Element, Key};
 use crate::ingest::indicator::{self, Identity};
+use crate::ingest::split::find_byte;
 use crate::ingest::{json, names};
 use crate::model::ids::ScoFacts;
 use crate::model::json::string_into;
@@ -146,7 +147,7 @@ pub(crate) fn append(rows: &mut Rows<'_>, mut element: Element<'_>, text: &str, 
 }
 
 fn required<'a>(element: &Element<'a>, key: Key) -> Result<Cow<'a, str>, String> {
-    let found = json::string(element.get(key)).filter(|text| !text.trim().is_empty());
+    let found = json::string(element.get(key)).filter(|text| !json::is_blank(text));
     found.ok_or_else(|| format!("`{}` is missing, empty or not text", key.as_str()))
 }
 
@@ -260,7 +261,7 @@ pub(crate) fn as_text(buffer: &[u8]) -> Option<&str> {
 
 /// The text itself when it is one line, else without insignificant blanks.
 fn one_line<'a>(text: &'a str, buffer: &'a mut Vec<u8>) -> &'a str {
-    if !text.contains('\n') {
+    if find_byte(b'\n', text.as_bytes()).is_none() {
         return text;
     }
     json::compact(text, buffer);
