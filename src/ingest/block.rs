@@ -97,8 +97,13 @@ const MAX_UNPACKED_LISTS: usize = 4;
 
 /// Decodes a block, in order.
 pub(crate) fn decode_block(layout: &Layout, options: &DecodeOptions, block: &Block) -> Result<Parsed, ArrowError> {
-    let mut rows =
-        Rows { options, builder: BatchBuilder::new(block.spans.len(), block.bytes.len()), scratch: Scratch::default(), rejects: Vec::new(), read: 0 };
+    let mut rows = Rows {
+        options,
+        builder: BatchBuilder::new(block.spans.len(), block.bytes.len()),
+        scratch: Scratch::default(),
+        rejects: Vec::new(),
+        read: 0,
+    };
     let mut bytes_read = 0;
     for span in &block.spans {
         bytes_read += span.end - span.start;

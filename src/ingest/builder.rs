@@ -179,7 +179,8 @@ impl TextList {
     /// Adds the text, trimmed, unless it is blank or there already.
     pub(crate) fn push(&mut self, text: &str) {
         let plain_ends = |text: &str| {
-            text.as_bytes().first().is_some_and(u8::is_ascii_graphic) && text.as_bytes().last().is_some_and(u8::is_ascii_graphic)
+            text.as_bytes().first().is_some_and(u8::is_ascii_graphic)
+                && text.as_bytes().last().is_some_and(u8::is_ascii_graphic)
         };
         let text = if plain_ends(text) { text } else { text.trim() };
         if !text.is_empty() && !self.iter().any(|present| present == text) {

@@ -153,8 +153,15 @@ fn required<'a>(element: &Element<'a>, key: Key) -> Result<Cow<'a, str>, String>
 
 /// A timestamp; nothing for XSOAR's "never", and for what cannot be read, which is counted.
 pub(crate) fn time(builder: &mut BatchBuilder, col: Col, raw: &str) -> Option<Timestamp> {
-    let text = json::text(raw)?;
-    match Timestamp::parse(text.trim()) {
+    if raw.is_empty() {
+        return None;
+    }
+    let found = json::string(raw).map(|text| Timestamp::parse(&text));
+    let found = match found {
+        Some(Ok(at)) => Ok(at),
+        _ => Timestamp::parse(json::text(raw)?.trim()),
+    };
+    match found {
         Ok(YEAR_ONE) => None,
         Ok(at) => Some(at),
         Err(_) => {

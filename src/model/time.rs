@@ -112,11 +112,18 @@ fn number(bytes: &[u8]) -> Option<i64> {
     bytes.iter().try_fold(0i64, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + i64::from(byte - b'0')))
 }
 
+/// The number of two digits at `at`; seven of them are most of a timestamp, and records hold many timestamps.
+fn two_digits(text: &[u8], at: usize) -> Option<i64> {
+    let (tens, ones) = (text.get(at)?.wrapping_sub(b'0'), text.get(at + 1)?.wrapping_sub(b'0'));
+    (tens < 10 && ones < 10).then(|| i64::from(tens * 10 + ones))
+}
+
 fn parse_bytes(text: &[u8]) -> Option<Timestamp> {
     if text.len() < 10 || text[4] != b'-' || text[7] != b'-' {
         return None;
     }
-    let (year, month, day) = (number(&text[0..4])?, number(&text[5..7])?, number(&text[8..10])?);
+    let year = two_digits(text, 0)? * 100 + two_digits(text, 2)?;
+    let (month, day) = (two_digits(text, 5)?, two_digits(text, 8)?);
     let month_ok = (1..=12).contains(&month);
     if !month_ok || day < 1 || day > days_in_month(year, month) {
         return None;
@@ -129,7 +136,7 @@ fn parse_bytes(text: &[u8]) -> Option<Timestamp> {
     if rest.len() < 9 || !matches!(rest[0], b'T' | b't' | b' ') || rest[3] != b':' || rest[6] != b':' {
         return None;
     }
-    let (hour, minute, second) = (number(&rest[1..3])?, number(&rest[4..6])?, number(&rest[7..9])?);
+    let (hour, minute, second) = (two_digits(rest, 1)?, two_digits(rest, 4)?, two_digits(rest, 7)?);
     // 60 is a leap second: it counts as the last one of its minute.
     if hour > 23 || minute > 59 || second > 60 {
         return None;
