@@ -22,6 +22,8 @@ mod manifest;
 mod provider;
 mod segment;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;

@@ -187,18 +187,17 @@ fn serve(folder: &Path, arguments: &[&str]) -> Server {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut said = String::new();
     let mut lines = BufReader::new(child.stdout.take().unwrap());
-    loop {
+    let mut server = Server { child, url: String::new(), said: String::new() };
+    while server.url.is_empty() {
         let mut line = String::new();
-        if lines.read_line(&mut line).unwrap() == 0 {
-            panic!("the server ended: {said}");
-        }
-        said.push_str(&line);
+        assert!(lines.read_line(&mut line).unwrap() > 0, "the server ended: {}", server.said);
+        server.said.push_str(&line);
         if let Some(url) = line.trim().strip_prefix("listening on ") {
-            return Server { url: url.to_owned(), child, said };
+            server.url = url.to_owned();
         }
     }
+    server
 }
 
 /// The first thing a new user does.
