@@ -1,8 +1,8 @@
 //! A segment: one Parquet file, rows sorted by `added`, written once and never changed.
 //!
 //! Layout, measured rather than guessed: data pages of 1,024 rows, so that a page of results decodes little more than
-//! itself; row groups of 131,072; no dictionary where values hardly repeat (timestamps delta-packed instead); no statistics on
-//! the two long texts; bloom filters on value and id; LZ4.
+//! itself; row groups of 131,072; no dictionary where values hardly repeat (timestamps delta-packed, texts plain) or are so long
+//! that reading the dictionary would cost more than the page; no statistics on the long texts; bloom filters on value and id; LZ4.
 //!
 //! Every byte that is read was checked: the index holds a checksum per column chunk and one for the tail (footer, page index, bloom
 //! filters), and a chunk is verified when it is first touched. Parquet's own page checksums are not written by the library.
@@ -75,9 +75,12 @@ fn writer_properties() -> WriterProperties {
         c::SHA512,
         c::SSDEEP,
         c::CUSTOM,
+        c::DESCRIPTION,
         c::DOCUMENT,
     ] {
-        properties = properties.set_column_dictionary_enabled(ColumnPath::from(name), false);
+        let path = ColumnPath::from(name);
+        properties =
+            properties.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path, Encoding::PLAIN);
     }
     for name in [c::CUSTOM, c::DOCUMENT, c::DESCRIPTION, c::INDICATOR_ID] {
         properties = properties.set_column_statistics_enabled(ColumnPath::from(name), EnabledStatistics::None);
