@@ -103,7 +103,7 @@ impl Record {
             status = self.status.as_u16(),
             user = ?self.user.name(),
             bytes = self.bytes,
-            ms = self.started.elapsed().as_secs_f64() * 1e3,
+            ms = self.started.elapsed().as_micros() as f64 / 1e3,
             complete = self.complete,
             request_id = &*self.id,
         );

@@ -156,7 +156,11 @@ def check_pages(checks, wire, url, objects):
     plain = wire.session.get(
         url, headers={"Accept": MEDIA, "Accept-Encoding": "identity"}, params={"limit": 50}, timeout=60
     )
-    checks.same(wire.get(url, limit=50).content, plain.content, "compressed and plain answers are the same")
+    # The cursor of a query with relative dates or expiry holds the time it was asked; all else is equal.
+    packed = wire.get(url, limit=50).json()
+    checks.same(
+        {**packed, "next": None}, {**plain.json(), "next": None}, "compressed and plain answers are the same"
+    )
     checks.same(wire.get(url.rstrip("/"), limit=1).status_code, 200, "the path without its last slash works")
 
 
