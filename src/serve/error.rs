@@ -168,7 +168,7 @@ impl ServeError {
                 FeedError::FiltersDiffer { .. } => {
                     (StatusCode::BAD_REQUEST, "filters_differ", "Filters differ", Some(sentence(error)))
                 }
-                FeedError::TooManyValues { .. } => {
+                FeedError::FiltersTooLong { .. } => {
                     (StatusCode::BAD_REQUEST, "too_many_values", "Too many values", Some(sentence(error)))
                 }
                 FeedError::UnknownObject { id } => (

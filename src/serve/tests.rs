@@ -91,7 +91,7 @@ impl Feed for Fake {
             Some("unknown") => Err(FeedError::UnknownObject { id: "unknown".to_owned() }),
             Some("stale") => Err(FeedError::BadCursor { reason: "it is too old" }),
             Some("differs") => Err(FeedError::FiltersDiffer { name: "added_after" }),
-            Some("many") => Err(FeedError::TooManyValues { name: "match[id]", max: 1000 }),
+            Some("many") => Err(FeedError::FiltersTooLong { ids: 800 }),
             Some("busy") => Err(FeedError::Busy),
             Some("broken") => Err(failure()),
             Some("unrendered") => Err(FeedError::Internal { what: "render the page", source: secret() }),
