@@ -75,7 +75,8 @@ impl Bound {
         let handle = Handle::new();
         let service = router.into_make_service();
         let serving = async {
-            let server = axum_server::from_tcp(listener)?.handle(handle.clone());
+            let mut server = axum_server::from_tcp(listener)?.handle(handle.clone());
+            server.http_builder().http2().max_concurrent_streams(max_streams(&limits));
             match tls {
                 Some(config) => {
                     let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(config))
@@ -99,6 +100,12 @@ impl Bound {
             () = stopping => Ok(()),
         }
     }
+}
+
+/// Requests at once on one HTTP/2 connection: so few that one connection cannot take every permit, and so many that an
+/// ordinary client or proxy is not held up.
+fn max_streams(limits: &Limits) -> u32 {
+    u32::try_from(limits.concurrent_requests / 4).unwrap_or(u32::MAX).clamp(8, 100)
 }
 
 /// Ends when the process is told to stop: SIGTERM or Ctrl-C. Called again, it waits for the next signal.

@@ -55,7 +55,7 @@ pub struct AuthOptions {
 /// Bounds on requests and connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Requests whose answer is not yet wholly sent; further ones get 503.
+    /// Requests being worked on, or whose answer is still being made and sent; further ones get 503.
     pub concurrent_requests: usize,
     /// Longest time from the request to the first byte of its answer.
     pub request_timeout: Duration,
@@ -63,7 +63,7 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Longest time a connection may stay without a request.
     pub idle_timeout: Duration,
-    /// Longest time a client may leave an answer unread.
+    /// Longest time a client may leave an answer unread: then a connection of HTTP/1 ends, under HTTP/2 the answer.
     pub write_timeout: Duration,
     /// Longest time answers may take to finish once the server was told to stop.
     pub shutdown_timeout: Duration,

@@ -27,17 +27,17 @@ use crate::serve::users::{UserFile, hash_password};
 use crate::serve::{App, Options, TlsFiles, bind, router};
 
 const IPS: &str = "1cd9cb8e-9a0d-4c5c-a7e3-1d7f3f0a6a51";
-const BASE: &str = "/threatintel/collections/1cd9cb8e-9a0d-4c5c-a7e3-1d7f3f0a6a51";
+pub(super) const BASE: &str = "/threatintel/collections/1cd9cb8e-9a0d-4c5c-a7e3-1d7f3f0a6a51";
 const FIRST: &str = "2024-05-02T08:00:00.000001Z";
 const LAST: &str = "2024-05-02T08:00:00.000002Z";
 
 /// A feed whose answers follow from what is asked for: the id of the object, or the cursor, names what should happen.
 #[derive(Debug)]
-struct Fake {
+pub(super) struct Fake {
     catalog: Arc<Catalog>,
     asked: Mutex<Vec<(String, Shape, PageRequest)>>,
     /// Told when an endless body is dropped.
-    gone: Arc<Notify>,
+    pub(super) gone: Arc<Notify>,
 }
 
 struct TellWhenGone(Arc<Notify>);
@@ -123,14 +123,14 @@ impl Feed for Fake {
     }
 }
 
-struct Server {
-    feed: Arc<Fake>,
-    router: Router,
+pub(super) struct Server {
+    pub(super) feed: Arc<Fake>,
+    pub(super) router: Router,
     _folder: tempfile::TempDir,
 }
 
 /// A server in a folder of its own, with user `ann`, password `secret`, if `closed`.
-fn server_with(closed: bool, change: impl FnOnce(&mut Options)) -> Server {
+pub(super) fn server_with(closed: bool, change: impl FnOnce(&mut Options)) -> Server {
     let folder = tempfile::tempdir().expect("folder");
     let mut options = Options::default();
     options.auth.users = folder.path().join("users.json");
@@ -149,8 +149,8 @@ fn server() -> Server {
     server_with(false, |_| {})
 }
 
-struct Answer {
-    status: StatusCode,
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
 }
@@ -184,12 +184,12 @@ impl Server {
         self.send(request.body(HttpBody::empty()).expect("a request")).await
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub(super) async fn get(&self, path: &str) -> Answer {
         self.request("GET", path, &[("host", "feeds.test:9000"), ("accept", TAXII_21)]).await
     }
 }
 
-fn basic(pair: &str) -> String {
+pub(super) fn basic(pair: &str) -> String {
     format!("Basic {}", BASE64_STANDARD.encode(pair))
 }
 
@@ -490,14 +490,14 @@ async fn a_late_failure_cuts_the_body() {
 }
 
 /// A running server on a port the system chose, and how to stop it.
-struct Running {
-    url: String,
+pub(super) struct Running {
+    pub(super) url: String,
     stop: tokio::sync::oneshot::Sender<()>,
     done: tokio::task::JoinHandle<Result<(), crate::serve::StartError>>,
-    server: Server,
+    pub(super) server: Server,
 }
 
-fn run(change: impl FnOnce(&mut Options)) -> Running {
+pub(super) fn run(change: impl FnOnce(&mut Options)) -> Running {
     let mut bound = None;
     let server = server_with(false, |options| {
         options.listen = "127.0.0.1:0".parse().expect("an address");
