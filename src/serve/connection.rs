@@ -108,7 +108,7 @@ pub(super) struct GuardedStream<T> {
     waiting_since_request: u64,
     /// When the current wait for a head, or for its rest, ends.
     read_deadline: Option<Instant>,
-    /// Whether part of a head has come.
+    /// Whether a head is due: the first one, or one of which a part has come.
     head_begun: bool,
     read_timer: Option<Pin<Box<Sleep>>>,
     write_timer: Option<Pin<Box<Sleep>>>,
@@ -155,7 +155,13 @@ impl<T> GuardedStream<T> {
     }
 
     /// Bytes came. The first ones of a head start its time; those that follow do not extend it.
+    ///
+    /// Under HTTP/2 they may as well be a ping or an acknowledgement, so there only the first head has a time of its own.
+    /// Those that come in pieces later are left to the idle limit, which no bytes extend.
     fn bytes_came(&mut self) {
+        if self.activity.http2.load(Ordering::Relaxed) {
+            return;
+        }
         let begun = self.activity.begun.load(Ordering::Acquire);
         let awaiting_head = begun == self.activity.done.load(Ordering::Acquire);
         let already_begun = self.head_begun && begun == self.waiting_since_request;

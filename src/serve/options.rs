@@ -59,7 +59,8 @@ pub struct Limits {
     pub concurrent_requests: usize,
     /// Longest time from the request to the first byte of its answer.
     pub request_timeout: Duration,
-    /// Longest time a client may take to send the head of a request (and the TLS handshake before it).
+    /// Longest time a client may take to send the head of a request (and the TLS handshake before it); on a connection of
+    /// HTTP/2, of its first.
     pub header_timeout: Duration,
     /// Longest time a connection may stay without a request.
     pub idle_timeout: Duration,

@@ -1,6 +1,7 @@
 //! HTTP/2 clients that misbehave, frame by frame: no client library would do what they do.
 
-use std::time::Duration;
+use std::io;
+use std::time::{Duration, Instant};
 
 use axum::body::Body as HttpBody;
 use axum::http::{Request, StatusCode, Version};
@@ -14,11 +15,14 @@ use crate::serve::tests::{BASE, Running, run, server_with};
 /// So long that only what never happens takes longer.
 const NEVER: Duration = Duration::from_secs(20);
 
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
 
+const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
@@ -47,9 +51,13 @@ impl Wire {
     }
 
     async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        self.try_send(kind, flags, stream, payload).await.expect("sends");
+    }
+
+    async fn try_send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> io::Result<()> {
         let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
         let frame = [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat();
-        self.0.write_all(&frame).await.expect("sends");
+        self.0.write_all(&frame).await
     }
 
     /// `GET path` as HPACK: two entries of the static table, then two literals.
@@ -176,4 +184,50 @@ async fn streams_of_a_connection_are_limited() {
         let limit = settings.chunks(6).find(|setting| setting[..2] == MAX_CONCURRENT_STREAMS.to_be_bytes());
         assert_eq!(limit.map(|setting| &setting[2..]), Some(&expected.to_be_bytes()[..]));
     }
+}
+
+#[tokio::test]
+async fn what_is_no_request_does_not_shorten_the_idle_time() {
+    let idle_timeout = Duration::from_millis(750);
+    let running = run(|options| {
+        options.limits.header_timeout = Duration::from_millis(250);
+        options.limits.idle_timeout = idle_timeout;
+    });
+    let cases: [(u8, u8, u32, &[u8]); 3] =
+        [(SETTINGS, ACK, 0, &[]), (PING, 0, 0, &[7; 8]), (WINDOW_UPDATE, 0, 0, &1000_u32.to_be_bytes())];
+    let running = &running;
+    let tried = cases.map(|(kind, flags, stream, payload)| async move {
+        let mut wire = Wire::open(running, 65_535).await;
+        let started = Instant::now();
+        wire.get(1, "/nowhere/").await;
+        wire.frame_of(DATA).await;
+        wire.send(kind, flags, stream, payload).await;
+        wire.closed().await;
+        assert!(started.elapsed() >= idle_timeout, "{kind}: {:?}", started.elapsed());
+    });
+    futures::future::join_all(tried).await;
+}
+
+#[tokio::test]
+async fn pings_do_not_keep_a_connection() {
+    let running = run(|options| options.limits.idle_timeout = Duration::from_millis(200));
+    let mut wire = Wire::open(&running, 65_535).await;
+    wire.get(1, "/nowhere/").await;
+    let ended = async {
+        while wire.try_send(PING, 0, 0, &[7; 8]).await.is_ok() {
+            if wire.frame().await.is_none() {
+                break;
+            }
+        }
+    };
+    timeout(NEVER, ended).await.expect("the server hangs up");
+}
+
+#[tokio::test]
+async fn a_new_connection_owes_its_first_head() {
+    let running = run(|options| {
+        options.limits.header_timeout = Duration::from_millis(100);
+        options.limits.idle_timeout = Duration::from_secs(3600);
+    });
+    Wire::open(&running, 65_535).await.closed().await;
 }
