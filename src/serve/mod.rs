@@ -7,7 +7,8 @@
 //!
 //! What is bounded: URL and header size (by hyper), concurrent requests (a permit lives as long as a body that is still
 //! being made), HTTP/2 streams of a connection, waiting password checks, time to read a request head, idle time, time to
-//! the first byte, time a client may leave bytes unread. Memory in flight belongs to the feed's own budget; here a request holds one chunk at most.
+//! the first byte, time a client may leave bytes unread. Memory in flight belongs to the feed's own budget; here a request
+//! holds one chunk at most.
 
 pub mod auth;
 mod collections;

@@ -46,7 +46,8 @@ pub struct TlsFiles {
 pub struct AuthOptions {
     /// The users file; one that does not exist holds no user.
     pub users: PathBuf,
-    /// Serve requests without credentials. `None`: only while there are no users and the address is a loopback one.
+    /// Serve requests without credentials. `None`: only on a loopback address, and only until the running server has seen
+    /// a user.
     pub anonymous: Option<bool>,
     /// Said a second time, for an address that others can reach.
     pub anonymous_off_loopback: bool,
