@@ -6,10 +6,10 @@
 //! hash like a wrong password does.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use argon2::password_hash::rand_core::{OsRng, RngCore};
 use axum::extract::{Request, State};
@@ -26,10 +26,11 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 
-use crate::serve::error::{ServeError, StartError};
+use crate::serve::error::{ServeError, StartError, chain};
 use crate::serve::options::Options;
 use crate::serve::router::App;
-use crate::serve::users::{MAX_PASSWORD_BYTES, UserError, UserFile, UserRecord, verify_password};
+use crate::serve::stamp::Stamp;
+use crate::serve::users::{MAX_PASSWORD_BYTES, UserFile, UserRecord, verify_password};
 
 /// How long a checked pair is taken without hashing again.
 const REMEMBERED: Duration = Duration::from_secs(300);
@@ -115,27 +116,6 @@ struct Known {
 struct Checked {
     digest: Digest,
     until: Instant,
-}
-
-/// What tells one state of the file from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    modified: Option<SystemTime>,
-    bytes: u64,
-    #[cfg(unix)]
-    inode: u64,
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
-        let facts = std::fs::metadata(path).ok()?;
-        Some(Self {
-            modified: facts.modified().ok(),
-            bytes: facts.len(),
-            #[cfg(unix)]
-            inode: std::os::unix::fs::MetadataExt::ino(&facts),
-        })
-    }
 }
 
 impl Gate {
@@ -280,14 +260,10 @@ impl Gate {
             Err(error) => {
                 // Locking everybody out over a half-edited file would help nobody: the users as they were stay.
                 known.stamp = stamp;
-                tracing::error!(error = %chain(&error), "users file cannot be used; the users read before stay");
+                tracing::error!(error = chain(&error), "users file cannot be used; the users read before stay");
             }
         }
     }
-}
-
-fn chain(error: &UserError) -> String {
-    std::error::Error::source(error).map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }
 
 impl Known {
@@ -343,6 +319,8 @@ fn basic(value: &HeaderValue) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use argon2::Params;
 
     use super::*;
@@ -463,8 +441,7 @@ mod tests {
     async fn a_gate_that_had_users_opens_to_nobody_when_they_go() {
         type Change = fn(&Path);
         let vanish: Change = |path| std::fs::remove_file(path).expect("remove");
-        let last_removed: Change =
-            |path| UserFile::load(path).and_then(|mut file| file.remove("ann")).expect("remove");
+        let last_removed: Change = |path| UserFile::load(path).and_then(|mut file| file.remove("ann")).expect("remove");
         // anonymous, users at the start → anonymous passes at the start, with a user, after the user is gone
         let cases = [
             (None, true, [false, false, false]),

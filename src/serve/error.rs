@@ -186,15 +186,20 @@ impl ServeError {
 
     /// The whole story on one line: this error and what lies under it.
     pub fn inside(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = self.source();
-        while let Some(cause) = source {
-            // Writing into a `String` cannot fail.
-            let _ = write!(text, ": {cause}");
-            source = cause.source();
-        }
-        text
+        chain(self)
     }
+}
+
+/// An error and what lies under it, on one line.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        // Writing into a `String` cannot fail.
+        let _ = write!(text, ": {cause}");
+        source = cause.source();
+    }
+    text
 }
 
 type Face = (StatusCode, &'static str, &'static str, Option<Cow<'static, str>>);

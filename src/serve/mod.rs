@@ -25,10 +25,12 @@ mod parameters;
 mod resource;
 mod router;
 mod sending;
+mod stamp;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tests_http2;
+mod tls;
 pub mod users;
 
 pub use error::{ServeError, StartError};

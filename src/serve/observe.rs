@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::serve::auth::Identity;
 use crate::serve::connection::InFlight;
-use crate::serve::error::{Failure, ServeError, write_out};
+use crate::serve::error::{Failure, ServeError, chain, write_out};
 use crate::serve::limits::Held;
 use crate::serve::router::App;
 use crate::serve::sending::{Load, Sending};
@@ -109,13 +109,7 @@ impl Record {
 
     /// Logs why the body ended before its end.
     pub(super) fn cut_short(&self, error: &axum::Error) {
-        let mut cause = format!("{error}");
-        let mut source = std::error::Error::source(error);
-        while let Some(inner) = source {
-            cause = format!("{cause}: {inner}");
-            source = inner.source();
-        }
-        tracing::error!(request_id = &*self.id, error = cause, "answer cut short");
+        tracing::error!(request_id = &*self.id, error = chain(error), "answer cut short");
     }
 
     pub(super) fn log(&self) {

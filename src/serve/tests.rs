@@ -504,7 +504,8 @@ pub(super) fn run(change: impl FnOnce(&mut Options)) -> Running {
         change(options);
         bound = Some(bind(options).expect("binds"));
     });
-    let bound = bound.expect("bound");
+    let mut bound = bound.expect("bound");
+    bound.look_every = Duration::from_millis(10);
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let url = bound.url();
     let stopped = async move {
@@ -565,6 +566,33 @@ async fn tls_serves_http_1_and_2() {
         let error = bind(&options).expect_err("unusable").to_string();
         assert!(error.contains(said) && error.contains(".pem`"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_served_without_a_restart() {
+    let folder = tempfile::tempdir().expect("folder");
+    let files = TlsFiles { cert: folder.path().join("c.pem"), key: folder.path().join("k.pem") };
+    let renew = || {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+        std::fs::write(&files.cert, made.cert.pem()).expect("write");
+        std::fs::write(&files.key, made.signing_key.serialize_pem()).expect("write");
+        reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).expect("a certificate")
+    };
+    let old = renew();
+    let running = run(|options| options.tls = Some(files.clone()));
+    let url = running.url.replace("127.0.0.1", "localhost") + "/taxii2/";
+    let trusting = |root: &reqwest::Certificate| {
+        let address = running.url.replace("https://", "").parse().expect("address");
+        client().add_root_certificate(root.clone()).resolve("localhost", address).build().expect("a client")
+    };
+    let connected = trusting(&old);
+    assert!(connected.get(&url).send().await.is_ok());
+    let new = renew();
+    let served = async { while trusting(&new).get(&url).send().await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(20), served).await.expect("the new certificate is served");
+    // Neither client would accept the other's certificate.
+    assert!(connected.get(&url).send().await.is_ok(), "its connection lives on");
+    assert!(trusting(&old).get(&url).send().await.is_err());
 }
 
 #[tokio::test]
