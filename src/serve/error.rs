@@ -54,6 +54,22 @@ pub enum ServeError {
         /// Its title.
         title: String,
     },
+    /// The URL is longer than is read.
+    #[error("URL of {bytes} bytes")]
+    UrlTooLong {
+        /// Its length.
+        bytes: usize,
+        /// The longest that is read.
+        max: usize,
+    },
+    /// The header fields are larger than is read.
+    #[error("header fields of {bytes} bytes")]
+    HeadersTooLarge {
+        /// Their size.
+        bytes: usize,
+        /// The largest that is read.
+        max: usize,
+    },
     /// A query parameter is malformed.
     #[error("parameter `{name}`: {reason}")]
     BadParameter {
@@ -149,6 +165,18 @@ impl ServeError {
                 "read_only",
                 "Collection is read-only",
                 Some("Objects can be neither added to nor deleted from this collection.".into()),
+            ),
+            ServeError::UrlTooLong { max, .. } => (
+                StatusCode::URI_TOO_LONG,
+                "url_too_long",
+                "URL too long",
+                Some(format!("Path and query may have {max} bytes; ask for fewer values in several requests.").into()),
+            ),
+            ServeError::HeadersTooLarge { max, .. } => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "headers_too_large",
+                "Header fields too large",
+                Some(format!("The header fields of a request may have {max} bytes together.").into()),
             ),
             ServeError::BadParameter { name, reason } => {
                 (StatusCode::BAD_REQUEST, "bad_parameter", "Bad parameter", Some(format!("`{name}` {reason}.").into()))

@@ -11,6 +11,7 @@ use axum_server::tls_rustls::RustlsAcceptor;
 
 use crate::serve::connection::Guard;
 use crate::serve::error::StartError;
+use crate::serve::limits::MAX_HEAD_BYTES;
 use crate::serve::options::{Limits, Options};
 use crate::serve::tls::Tls;
 
@@ -78,7 +79,8 @@ impl Bound {
         let current = tls.as_ref().map(Tls::current);
         let serving = async {
             let mut server = axum_server::from_tcp(listener)?.handle(handle.clone());
-            server.http_builder().http2().max_concurrent_streams(max_streams(&limits));
+            let mut http2 = server.http_builder().http2();
+            http2.max_concurrent_streams(max_streams(&limits)).max_header_list_size(MAX_HEAD_BYTES);
             match current {
                 Some(current) => {
                     let acceptor =

@@ -649,18 +649,70 @@ async fn a_client_that_leaves_ends_the_work() {
 }
 
 #[tokio::test]
-async fn methods_are_case_sensitive_and_long_urls_are_refused_by_the_socket() {
+async fn methods_are_case_sensitive() {
+    let running = run(|_| {});
+    let method = Method::from_bytes(b"get").expect("a method");
+    let request = client().build().expect("a client").request(method, format!("{}/taxii2/", running.url));
+    assert_eq!(request.send().await.expect("an answer").status(), 405);
+}
+
+#[tokio::test]
+async fn heads_that_are_too_large_are_refused_with_an_error_resource() {
+    let server = server_with(true, |_| {});
+    let path = "/taxii2/?x=";
+    let url = |bytes: usize| format!("{path}{}", "y".repeat(bytes - path.len()));
+    let cases = [
+        (url(48 * 1024), 0, 401, "unauthorized"),
+        (url(48 * 1024 + 1), 0, 414, "url_too_long"),
+        (url(60 * 1024), 0, 414, "url_too_long"),
+        (path.to_owned(), 64 * 1024 - 8, 401, "unauthorized"),
+        (path.to_owned(), 64 * 1024 - 7, 431, "headers_too_large"),
+        (url(60 * 1024), 100_000, 414, "url_too_long"),
+    ];
+    for (path, padding, status, code) in cases {
+        let large = "z".repeat(padding);
+        // The name and what is between fields make eight bytes.
+        let headers: &[(&str, &str)] = if padding > 0 { &[("long", &large)] } else { &[] };
+        let answer = server.request("GET", &path, headers).await;
+        assert_eq!((answer.status.as_u16(), answer.json()["error_code"].as_str()), (status, Some(code)), "{padding}");
+        assert_eq!(answer.json()["http_status"], json!(status.to_string()));
+        assert_eq!(answer.header("content-type"), Some(TAXII_21));
+    }
+}
+
+#[tokio::test]
+async fn the_socket_lets_through_what_has_an_error_resource() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let running = run(|_| {});
-    let client = client().build().expect("a client");
-    let method = Method::from_bytes(b"get").expect("a method");
-    let response = client.request(method, format!("{}/taxii2/", running.url)).send().await.expect("an answer");
-    assert_eq!(response.status(), 405);
-    // Longer than the client library itself would send.
-    let mut stream = tokio::net::TcpStream::connect(running.url.replace("http://", "")).await.expect("connects");
-    let long = format!("GET /taxii2/?x={} HTTP/1.1\r\nHost: x\r\n\r\n", "y".repeat(70_000));
-    stream.write_all(long.as_bytes()).await.expect("sends");
-    let mut status = [0; 12];
-    stream.read_exact(&mut status).await.expect("an answer");
-    assert_eq!(&status, b"HTTP/1.1 414");
+    let long = |bytes| "y".repeat(bytes);
+    // Longer ones are hyper's, and have no body.
+    let cases = [
+        (format!("GET /taxii2/?x={} HTTP/1.1\r\n", long(60_000)), "414", Some("url_too_long")),
+        (format!("GET /taxii2/?x={} HTTP/1.1\r\n", long(70_000)), "414", None),
+        (format!("GET /taxii2/ HTTP/1.1\r\nlong: {}\r\n", long(300_000)), "431", Some("headers_too_large")),
+        (format!("GET /taxii2/ HTTP/1.1\r\n{}", "x: y\r\n".repeat(101)), "431", None),
+    ];
+    for (head, status, code) in cases {
+        let stream = tokio::net::TcpStream::connect(running.url.replace("http://", "")).await.expect("connects");
+        let (mut reading, mut writing) = stream.into_split();
+        let mut answer = String::new();
+        let head = format!("{head}Host: x\r\nConnection: close\r\n\r\n");
+        let (sent, read) = tokio::join!(writing.write_all(head.as_bytes()), reading.read_to_string(&mut answer));
+        sent.and(read).expect("sends and reads");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        let body: Option<Value> = serde_json::from_str(body).ok();
+        assert_eq!(body.as_ref().and_then(|body| body["error_code"].as_str()), code, "{head}");
+        assert_eq!(body.is_none(), head.contains("content-length: 0"), "{head}");
+    }
+
+    let http_2 = client().http2_prior_knowledge().build().expect("a client");
+    let cases = [(60_000, 0, 414), (0, 100_000, 431), (40_000, 60_000, 200)];
+    for (url, header, status) in cases {
+        let request = http_2.get(format!("{}/taxii2/?x={}", running.url, long(url))).header("long", long(header));
+        let answer = request.send().await.expect("an answer");
+        assert_eq!((answer.status().as_u16(), answer.version()), (status, reqwest::Version::HTTP_2));
+        let body: Value = serde_json::from_slice(&answer.bytes().await.expect("a body")).expect("JSON");
+        assert_eq!(body["http_status"].is_string(), status != 200);
+    }
 }
