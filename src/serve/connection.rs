@@ -1,7 +1,7 @@
 //! Time limits on connections: on sending a request head, on idling, on leaving an answer unread.
 //!
-//! Kept by the socket itself, under TLS and under both versions of HTTP, because that is the one place all three
-//! limits can be seen from. A connection at its limit fails as if the peer had gone. What cannot be seen from here is an
+//! Kept by the socket itself, under TLS and under both versions of HTTP, because that is the one place all three limits
+//! can be seen from. A connection at its limit fails as if the peer had gone. What cannot be seen from here is an
 //! HTTP/2 client that reads the socket but not its answers: see [`sending`](crate::serve::sending).
 
 use std::future::Future;
@@ -156,8 +156,8 @@ impl<T> GuardedStream<T> {
 
     /// Bytes came. The first ones of a head start its time; those that follow do not extend it.
     ///
-    /// Under HTTP/2 they may as well be a ping or an acknowledgement, so there only the first head has a time of its own.
-    /// Those that come in pieces later are left to the idle limit, which no bytes extend.
+    /// Under HTTP/2 they may as well be a ping or an acknowledgement, so there only the first head has a time of its
+    /// own. Those that come in pieces later are left to the idle limit, which no bytes extend.
     fn bytes_came(&mut self) {
         if self.activity.http2.load(Ordering::Relaxed) {
             return;

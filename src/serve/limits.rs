@@ -19,9 +19,9 @@ const MAX_HEADERS_BYTES: usize = 64 * 1024;
 /// it counts 32 bytes more for each field.
 pub(super) const MAX_HEAD_BYTES: u32 = 128 * 1024;
 
-/// Refuses heads that are too large, with an error resource. That leaves to hyper, which answers with an empty body, what
-/// never becomes a request: under HTTP/1 a URL of 64 KiB (414), more than 100 fields or 400 KiB (431) and what is not
-/// HTTP (400); under HTTP/2 a head above [`MAX_HEAD_BYTES`] (431) and malformed ones (the stream is reset).
+/// Refuses heads that are too large, with an error resource. That leaves to hyper, which answers with an empty body,
+/// what never becomes a request: under HTTP/1 a URL of 64 KiB (414), more than 100 fields or 400 KiB (431) and what is
+/// not HTTP (400); under HTTP/2 a head above [`MAX_HEAD_BYTES`] (431) and malformed ones (the stream is reset).
 pub(super) async fn limit_head(request: Request, next: Next) -> Response {
     let url = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
     if url > MAX_URL_BYTES {

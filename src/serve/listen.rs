@@ -63,8 +63,8 @@ impl Bound {
         format!("{scheme}://{address}")
     }
 
-    /// Serves until `stop` ends; then lets answers finish, for as long as [`Limits::shutdown_timeout`]. Ends at once when
-    /// `stop_now` ends as well.
+    /// Serves until `stop` ends; then lets answers finish, for as long as [`Limits::shutdown_timeout`]. Ends at once
+    /// when `stop_now` ends as well.
     pub async fn run(
         self,
         router: Router,

@@ -46,8 +46,8 @@ pub struct TlsFiles {
 pub struct AuthOptions {
     /// The users file; one that does not exist holds no user.
     pub users: PathBuf,
-    /// Serve requests without credentials. `None`: only on a loopback address, and only until the running server has seen
-    /// a user.
+    /// Serve requests without credentials. `None`: only on a loopback address, and only until the running server has
+    /// seen a user.
     pub anonymous: Option<bool>,
     /// Said a second time, for an address that others can reach.
     pub anonymous_off_loopback: bool,
@@ -60,8 +60,8 @@ pub struct Limits {
     pub concurrent_requests: usize,
     /// Longest time from the request to the first byte of its answer.
     pub request_timeout: Duration,
-    /// Longest time a client may take to send the head of a request (and the TLS handshake before it); on a connection of
-    /// HTTP/2, of its first.
+    /// Longest time a client may take to send the head of a request (and the TLS handshake before it); on a connection
+    /// of HTTP/2, of its first.
     pub header_timeout: Duration,
     /// Longest time a connection may stay without a request.
     pub idle_timeout: Duration,

@@ -109,8 +109,8 @@ fn parse_limit(value: &str) -> Result<u64, ServeError> {
     }
 }
 
-/// Comma-separated values, none of them empty. They are alternatives, so order and repeats mean nothing: sorted and once
-/// each, they compare equal with those of the request that a `next` came from.
+/// Comma-separated values, none of them empty. They are alternatives, so order and repeats mean nothing: sorted and
+/// once each, they compare equal with those of the request that a `next` came from.
 fn list(name: &'static str, value: &str) -> Result<Vec<String>, ServeError> {
     let odd = |item: &str| item.is_empty() || item.chars().any(|c| c.is_whitespace() || c.is_control());
     if value.split(',').any(odd) {

@@ -1,8 +1,9 @@
 //! An answer's body on its way out: counted for the access log, and taken back from a client that leaves it unread.
 //!
 //! Under HTTP/1 a client that does not read stops the socket, and the socket's own limit ends the connection. Under
-//! HTTP/2 it may as well give its streams no window: then nothing is ever written, and nobody asks the body for more. So
-//! there every body has a watch that takes it away, and with it all that the request holds, whoever else keeps the shell.
+//! HTTP/2 it may as well give its streams no window: then nothing is ever written, and nobody asks the body for more.
+//! So there every body has a watch that takes it away, and with it all that the request holds, whoever else keeps the
+//! shell.
 
 use std::io;
 use std::pin::Pin;

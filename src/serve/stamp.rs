@@ -13,8 +13,8 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
-    /// The stamp of the file that the path leads to now. To be taken before the file is read, so that a change meanwhile
-    /// is seen later and not missed.
+    /// The stamp of the file that the path leads to now. To be taken before the file is read, so that a change
+    /// meanwhile is seen later and not missed.
     pub(super) fn of(path: &Path) -> Option<Self> {
         let facts = std::fs::metadata(path).ok()?;
         Some(Self {

@@ -1,8 +1,8 @@
 //! The server's identity: reads the TLS files, and reads them again when they change.
 //!
-//! Certificates are renewed every few weeks, by programs that write two files one after the other. So what cannot be used
-//! now may be usable at the next look, and until then the certificate read before stays. Connections keep the one they
-//! began with.
+//! Certificates are renewed every few weeks, by programs that write two files one after the other. So what cannot be
+//! used now may be usable at the next look, and until then the certificate read before stays. Connections keep the one
+//! they began with.
 
 use std::fs;
 use std::path::Path;
