@@ -10,6 +10,7 @@ use crate::ingest::builder::Col;
 use crate::ingest::detect::FormatError;
 use crate::ingest::list::{begin, describe, detect, refang};
 use crate::ingest::names::{self, Field, TypeName};
+use crate::ingest::split::lines;
 use crate::ingest::xsoar::as_text;
 use crate::model::json::string_into;
 use crate::model::kind;
@@ -46,7 +47,7 @@ impl Table {
     /// `None`: nothing there names the column of the values.
     pub(crate) fn find(prefix: &str, columns: &[(String, String)]) -> Result<Option<Self>, FormatError> {
         let mut comment = None;
-        for (number, text) in (1u64..).zip(prefix.lines()) {
+        for (number, text) in (1u64..).zip(lines(prefix)) {
             let text = text.trim_end();
             if let Some(inside) = text.strip_prefix('#') {
                 comment = Some(inside.trim_start());

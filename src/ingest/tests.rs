@@ -434,6 +434,22 @@ fn tables_are_mapped_by_their_header() {
     );
 }
 
+/// As old spreadsheets write them: no line feed anywhere.
+#[test]
+fn lines_may_end_with_a_carriage_return_alone() {
+    let types = |name: &str, text: &str| {
+        let found = decoded_with(name, text, &options());
+        (found.columns(&["value"]).concat(), found.lines, found.rejects.len())
+    };
+    let values = || vec![json!("192.0.2.1"), json!("192.0.2.2")];
+    let table = "# a title\rvalue,type,note\r192.0.2.1,ip,\"a\rb\"\r192.0.2.2,ip,\r";
+    assert_eq!(types("x.csv", table), (values(), vec![3, 5], 0));
+    assert_eq!(types("x.csv", &table.replace('\r', "\r\n")), (values(), vec![3, 5], 0));
+    assert_eq!(types("x.txt", "# a title\r192.0.2.1\r\r192.0.2.2\rno value\r"), (values(), vec![2, 4], 1));
+    let first = DOCUMENT.replace("192.0.2.1", "192.0.2.2");
+    assert_eq!(types("x.json", &format!("{DOCUMENT}\r{first}\r")), (values(), vec![1, 1], 0));
+}
+
 #[test]
 fn the_format_is_told_from_content_and_name() {
     let types = |name: &str, text: &str, format: Option<Format>| {
