@@ -19,7 +19,8 @@ pub(crate) const SHOWN_BYTES: u64 = 1 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
     /// JSON: one value a line, or documents one after the other whose lists (`[…]`, `{"iocs":[…]}`,
-    /// `{"objects":[…]}`) are unpacked. Which of the two shows when the first value ends.
+    /// `{"objects":[…]}`) are unpacked. Which of the two shows when the first value ends. An object whose `type` or
+    /// `id` before the list says that it is no bundle is an element with its lists.
     Json,
     /// One element a line. Lines end with a line feed, a carriage return, or both.
     Lines,
@@ -129,6 +130,32 @@ pub(crate) struct Splitter {
     /// The last text at depth 1 of a top-level object.
     key: [u8; KEY_BYTES],
     key_len: usize,
+    role: Role,
+    /// Whether the top-level object wraps others, as far as it has been read.
+    wraps: Wraps,
+}
+
+/// What a text at depth 1 is, as far as that matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// A key, or the value of some other key.
+    Other,
+    TypeKey,
+    IdKey,
+    /// The value of `type`.
+    Type,
+    /// The value of `id`.
+    Id,
+}
+
+/// Whether `objects` and `iocs` of an object are a list of elements, or belong to an object that is an element itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wraps {
+    /// No `type` yet: responses and envelopes have none.
+    Untold,
+    /// A bundle.
+    Yes,
+    No,
 }
 
 impl Splitter {
@@ -156,6 +183,8 @@ impl Splitter {
             significant: b'\n',
             key: [0; KEY_BYTES],
             key_len: 0,
+            role: Role::Other,
+            wraps: Wraps::Untold,
         }
     }
 
@@ -346,6 +375,14 @@ impl Splitter {
             match byte {
                 b'"' => {
                     self.key_len = 0;
+                    if self.depth == 1 && self.list_depth == 0 {
+                        let is_value = last_significant(&bytes[..at]).unwrap_or(self.significant) == b':';
+                        self.role = match self.role {
+                            Role::TypeKey if is_value => Role::Type,
+                            Role::IdKey if is_value => Role::Id,
+                            _ => Role::Other,
+                        };
+                    }
                     self.place = Place::Text;
                     return at + 1;
                 }
@@ -363,7 +400,7 @@ impl Splitter {
                     }
                     self.begin_value(here, byte);
                 }
-                b'[' if self.depth == 1 && self.list_depth == 0 && self.key_names_list() => {
+                b'[' if self.depth == 1 && self.list_depth == 0 && self.opens_list() => {
                     self.start = None;
                     self.layout = Layout::Documents;
                     self.open(byte);
@@ -443,14 +480,36 @@ impl Splitter {
         if self.depth == self.list_depth {
             self.end_value(end, out);
         } else {
+            if self.depth == 1 && self.list_depth == 0 {
+                self.note_text();
+            }
             self.place = Place::Value;
         }
+    }
+
+    /// Takes note of the text that ended: `type` tells whether the object wraps others, and where it stands behind the
+    /// list, as in sorted keys, the `id` before it.
+    fn note_text(&mut self) {
+        let text = self.key.get(..self.key_len.min(KEY_BYTES)).unwrap_or_default();
+        let whole = self.key_len == text.len();
+        match self.role {
+            Role::Type => self.wraps = if whole && text == b"bundle" { Wraps::Yes } else { Wraps::No },
+            Role::Id if self.wraps == Wraps::Untold && text != b"bundle--" => self.wraps = Wraps::No,
+            _ => {}
+        }
+        self.role = match text {
+            b"type" if self.role == Role::Other && whole => Role::TypeKey,
+            b"id" if self.role == Role::Other && whole => Role::IdKey,
+            _ => Role::Other,
+        };
     }
 
     fn begin_value(&mut self, here: u64, opening: u8) {
         self.begin(here);
         self.open(opening);
         self.key_len = 0;
+        self.role = Role::Other;
+        self.wraps = Wraps::Untold;
         self.place = Place::Value;
     }
 
@@ -485,8 +544,10 @@ impl Splitter {
         }
     }
 
-    fn key_names_list(&self) -> bool {
-        matches!(self.key.get(..self.key_len), Some(b"iocs" | b"objects"))
+    /// Whether the `[` that follows is a list of elements. What is not unpacked here stays one element, whose decoder
+    /// knows all of its keys; it only has to fit an element.
+    fn opens_list(&self) -> bool {
+        self.wraps != Wraps::No && matches!(self.key.get(..self.key_len), Some(b"iocs" | b"objects"))
     }
 
     fn feed_csv(&mut self, bytes: &[u8], delimiter: u8, out: &mut Vec<Span>) {
@@ -677,7 +738,7 @@ mod tests {
 
     #[test]
     fn every_form_of_json_gives_its_elements() {
-        let cases: [(&str, &[(u64, &str)]); 19] = [
+        let cases: [(&str, &[(u64, &str)]); 25] = [
             ("", &[]),
             (" \n\n", &[]),
             ("{\"a\":1}\n{\"b\":\"}\"}", &[(1, "{\"a\":1}"), (2, "{\"b\":\"}\"}")]),
@@ -696,6 +757,18 @@ mod tests {
                 "{\"type\":\"bundle\",\"objects\": [ {\"a\":1} ],\"z\":{\"y\":1}} {\"objects\":[{}]}",
                 &[(1, "{\"a\":1}"), (1, "{}")],
             ),
+            (
+                "{\"type\":\"x-c\",\"objects\":[{\"a\":1}]}\n{\"b\":1}",
+                &[(1, "{\"type\":\"x-c\",\"objects\":[{\"a\":1}]}"), (2, "{\"b\":1}")],
+            ),
+            (
+                "{\"id\" :\n \"x-c--1\",\"objects\":[{}],\"type\":\"x-c\"}",
+                &[(1, "{\"id\" :\n \"x-c--1\",\"objects\":[{}],\"type\":\"x-c\"}")],
+            ),
+            ("{\"id\":\"bundle--1\",\"objects\":[{}],\"type\":\"bundle\"}", &[(1, "{}")]),
+            ("{\"id\":\"1\",\"type\": \"bundle\",\"objects\":[{}]}", &[(1, "{}")]),
+            ("{\"type\":\"x-c\"}{\"more\":\"type\",\"x\":\"x-c\",\"objects\":[{}]}", &[(1, "{\"type\":\"x-c\"}"), (1, "{}")]),
+            ("{\"x\":[\"type\"],\"type\":1,\"id\":{\"type\":\"a\"},\"objects\":[{}]}", &[(1, "{}")]),
             ("{\"iocs\":null,\"objects\":{}}", &[(1, "{\"iocs\":null,\"objects\":{}}")]),
             ("{\"x\":\"iocs\",\"y\":[1]}", &[(1, "{\"x\":\"iocs\",\"y\":[1]}")]),
             ("{\"iocsX\":[1],\"objectss\":[2]}", &[(1, "{\"iocsX\":[1],\"objectss\":[2]}")]),
@@ -791,6 +864,7 @@ mod tests {
             tokens in prop::collection::vec(
                 prop::sample::select(vec![
                     "{", "}", "[", "]", "\"", "\\", "\n", ",", ":", " ", "{\"iocs\":[", "{\"objects\": [", "\"a\":1",
+                    "\"type\":\"", "bundle", "\"id\" : \"", ",\"objects\":[",
                     "{\"value\":\"1.2.3.4\"}", "{\"value\":\"1.2.3.4\"}\n", "null", "x", "#", "\r\n", "\r", "\"\"",
                 ]),
                 0..60,

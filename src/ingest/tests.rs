@@ -255,6 +255,22 @@ fn native_objects_are_kept_as_they_came() {
     assert_eq!(found.rows[1]["tags"], json!(["a"]));
 }
 
+/// Own types may have lists called as those of bundles; only a bundle's are unpacked.
+#[test]
+fn an_object_keeps_its_own_lists() {
+    let id = "x-c--8e2e2d2b-17d4-4cbf-938f-98ee46b3cd3f";
+    let forms = [
+        format!("{{\"type\":\"x-c\",\"id\":\"{id}\",\"objects\":[{{\"a\":1}}],\"iocs\":[]}}"),
+        format!("{{\"id\":\"{id}\",\"objects\":[{{\"a\":1}}],\"type\":\"x-c\"}}"),
+    ];
+    for form in forms {
+        for text in [form.clone(), format!("{form}\n{}", OBJECTS[0]), format!("[{form}]"), format!("\n\n {form}")] {
+            let found = decoded(&text);
+            assert_eq!((&found.rows[0]["document"], found.rejects.len()), (&json!(form), 0), "{text}");
+        }
+    }
+}
+
 #[test]
 fn an_xsoar_relationship_becomes_a_stix_one() {
     let text = r#"{"id":"9","entityA":"192.0.2.1","entityAType":"IP","entityB":"Mal","entityBType":"Malware","name":"related to","type":"IndicatorToIndicator","createdInSystem":"2024-01-01T00:00:00Z","modified":"2024-01-02T00:00:00Z","CustomFields":{"revoked":false,"description":"why"}}"#;
