@@ -83,6 +83,9 @@ keys! {
         Iocs = "iocs",
         Objects = "objects",
         More = "more",
+        Total = "total",
+        Next = "next",
+        SearchAfter = "searchAfter",
         Id = "id",
         Type = "type",
         SpecVersion = "spec_version",
@@ -139,6 +142,8 @@ keys! {
 pub(crate) struct Element<'a> {
     fields: [&'a str; Key::COUNT],
     custom: [&'a str; CustomKey::COUNT],
+    /// Number of keys, known or not.
+    keys: usize,
     /// The custom fields without a column, in the order they came.
     pub(crate) other_custom: Vec<(Cow<'a, str>, &'a str)>,
 }
@@ -150,8 +155,9 @@ impl<'a> Element<'a> {
             return Err("not a JSON object".to_owned());
         }
         let mut element =
-            Element { fields: [""; Key::COUNT], custom: [""; CustomKey::COUNT], other_custom: Vec::new() };
+            Element { fields: [""; Key::COUNT], custom: [""; CustomKey::COUNT], keys: 0, other_custom: Vec::new() };
         let end = json::each_member(text, 0, 0, |key, start| {
+            element.keys += 1;
             if key == "CustomFields" && text.as_bytes().get(start) == Some(&b'{') {
                 return element.read_custom_fields(text, start);
             }
@@ -184,6 +190,11 @@ impl<'a> Element<'a> {
     /// Whether the key is there and not null.
     pub(crate) fn has(&self, key: Key) -> bool {
         !matches!(self.get(key), "" | "null")
+    }
+
+    /// Whether there are keys, and none but these.
+    pub(crate) fn has_only(&self, keys: &[Key]) -> bool {
+        self.keys > 0 && keys.iter().filter(|key| !self.get(**key).is_empty()).count() == self.keys
     }
 
     /// Reads a custom field for its column. One that holds something the column cannot stays among the others.

@@ -27,6 +27,14 @@ const TLP_MARKINGS: [(&str, &str); 9] = [
     ("e828b379-4e03-4974-9ac4-e53a884c97c1", "red"),
 ];
 
+/// Whether an element says that it is a STIX object, complete or not.
+pub(crate) fn is_meant(element: &Element<'_>) -> bool {
+    element.has(Key::Type)
+        && (element.has(Key::Id)
+            || json::string(element.get(Key::Type))
+                .is_some_and(|name| StixType::named(&name).is_some() || name.starts_with("x-")))
+}
+
 /// Appends the row of one object; the error is the reason why it is none.
 pub(crate) fn append(rows: &mut Rows<'_>, element: &Element<'_>, text: &str, line: u64) -> Result<(), String> {
     let Rows { builder, scratch, options, .. } = rows;

@@ -319,6 +319,51 @@ fn framing_does_not_change_the_content() {
     assert_eq!(fresher.digests[0], expected.digests[0], "bookkeeping is no content");
 }
 
+/// Whatever is no record and no empty response is counted and rejected, wherever it stands.
+#[test]
+fn nothing_vanishes() {
+    let no_id = "a STIX object without `id`";
+    let neither = "neither an XSOAR indicator (no `indicator_type`) nor a STIX object (no `type` and `id`)";
+    let cases = [
+        (r#"{"type":"indicator","pattern":"x"}"#, no_id),
+        (r#"{"type":"x-own","id":null,"value":"1"}"#, no_id),
+        (r#"{"type":"url","value":"http://a.example"}"#, no_id),
+        (r#"{"type":"Mutex","value":"m"}"#, neither),
+        (r#"{"type":"IP"}"#, neither),
+        (r#"{"more":false,"value":"192.0.2.1"}"#, neither),
+        (r#"{}"#, neither),
+        (r#"{"iocs":{"value":"192.0.2.1","indicator_type":"IP"}}"#, "`iocs` is not a list"),
+        (r#"{"type":"bundle","objects":{"type":"tool"}}"#, "`objects` is not a list"),
+        (r#"{"more":true,"objects":"x"}"#, "`objects` is not a list"),
+    ];
+    for (text, reason) in cases {
+        let member = format!("{{\"type\":\"bundle\",\"id\":\"bundle--1\",\"objects\":[{text}]}}");
+        for whole in [text.to_owned(), format!("{DOCUMENT}\n{text}"), member.clone(), format!("{DOCUMENT}\n{member}")] {
+            let found = decoded(&whole);
+            let rejects: Vec<&str> = found.rejects.iter().map(|(_, reason)| reason.as_str()).collect();
+            assert_eq!(rejects, [reason], "{whole}");
+            let read: u64 = found.blocks.iter().map(|block| block.read).sum();
+            assert_eq!(read as usize, found.rows.len() + 1, "{whole}");
+        }
+    }
+}
+
+#[test]
+fn a_type_that_names_one_of_ours_is_an_indicators() {
+    let cases = [
+        (r#"{"value":"1.1.1.1","type":"IP"}"#, ["IP", "1.1.1.1"]),
+        (r#"{"id":"7","value":"a.example","type":"domain","score":3}"#, ["Domain", "a.example"]),
+        (r#"{"value":"192.0.2.0/24","type":"ip","indicator_type":null}"#, ["CIDR", "192.0.2.0/24"]),
+        (r#"{"value":"m","type":"Malware"}"#, ["Malware", "m"]),
+        (r#"{"value":"192.0.2.1","type":"url","indicator_type":"IP"}"#, ["IP", "192.0.2.1"]),
+    ];
+    for (text, expected) in cases {
+        let found = decoded(text);
+        assert_eq!(found.rejects, [], "{text}");
+        assert_eq!(found.columns(&["type", "value"])[0], expected, "{text}");
+    }
+}
+
 #[test]
 fn empty_inputs_and_responses_hold_nothing() {
     for text in [
@@ -328,6 +373,8 @@ fn empty_inputs_and_responses_hold_nothing() {
         "{\"iocs\":null,\"total\":0}",
         "{\"iocs\":[]}",
         "{\"more\":false}",
+        "{\"more\":true,\"next\":\"x\",\"objects\":null}",
+        "{\"total\":0,\"searchAfter\":null,\"iocs\":null,\"x\":1}",
         "{\"type\":\"bundle\",\"id\":\"bundle--1\"}",
         "\u{feff}",
         "# only\n",

@@ -1,6 +1,7 @@
 //! XSOAR indicator documents (spec/xsoar-taxii2-server.md §7).
 //!
-//! Only `value` and `indicator_type` must be right. Any other field may be missing, null, blank or of another kind than
+//! Only `value` and `indicator_type` must be right. Scripts that write such documents by hand tend to say `type` instead:
+//! that is taken where it names one of our types, in any spelling that tables may use, and no STIX type. Any other field may be missing, null, blank or of another kind than
 //! documented: what can be read is read, a custom field that does not fit its column stays among the custom fields, and
 //! an unreadable timestamp is counted.
 
@@ -10,23 +11,37 @@ use crate::ingest::block::Rows;
 use crate::ingest::builder::{BatchBuilder, Col, TextList};
 use crate::ingest::element::{CustomKey, Element, Key};
 use crate::ingest::indicator::{self, Identity};
+use crate::ingest::json;
 use crate::ingest::split::find_byte;
-use crate::ingest::{json, names};
+use crate::ingest::names::{self, TypeName};
 use crate::model::ids::ScoFacts;
 use crate::model::json::string_into;
-use crate::model::kind;
+use crate::model::kind::{self, StixType};
 use crate::model::time::{Timestamp, YEAR_ONE};
+
+/// Whether an element is meant as an indicator document.
+pub(crate) fn is_indicator(element: &Element<'_>) -> bool {
+    element.has(Key::IndicatorType)
+        || (element.has(Key::Value)
+            && json::string(element.get(Key::Type))
+                .is_some_and(|name| StixType::named(&name).is_none() && TypeName::named(&name) != TypeName::Own))
+}
 
 /// Appends the row of one indicator document; the error is the reason why it is none.
 pub(crate) fn append(rows: &mut Rows<'_>, mut element: Element<'_>, text: &str, line: u64) -> Result<(), String> {
     let Rows { builder, scratch, options, .. } = rows;
     scratch.clear();
-    let xsoar_type = required(&element, Key::IndicatorType)?;
-    let value = required(&element, Key::Value)?;
-    kind::validate(&xsoar_type, &value)?;
+    let named_by = if element.has(Key::IndicatorType) { Key::IndicatorType } else { Key::Type };
+    let name = required(&element, named_by)?;
+    let written = required(&element, Key::Value)?;
+    let (xsoar_type, value) = match named_by {
+        Key::IndicatorType => (Cow::Borrowed(name.as_ref()), written.as_ref()),
+        _ => TypeName::named(&name).apply(&name, &written),
+    };
+    kind::validate(&xsoar_type, value)?;
 
     if xsoar_type == "File" {
-        scratch.hashes.put_value(&value);
+        scratch.hashes.put_value(value);
     }
     for (key, col) in [
         (CustomKey::Md5, Col::Md5),
@@ -48,7 +63,7 @@ pub(crate) fn append(rows: &mut Rows<'_>, mut element: Element<'_>, text: &str, 
         account_type: account_type.as_deref(),
         user_id: user_id.as_deref(),
         registry_values,
-        ..scratch.hashes.facts(&value)
+        ..scratch.hashes.facts(value)
     };
     let identity =
         Identity { xsoar_type: &xsoar_type, facts, mitre_id: mitre_id.as_deref(), stix_id: stix_id.as_deref() };
@@ -142,7 +157,7 @@ pub(crate) fn append(rows: &mut Rows<'_>, mut element: Element<'_>, text: &str, 
     custom(&mut element.other_custom, &mut scratch.custom);
     builder.text_opt(Col::Custom, as_text(&scratch.custom));
     builder.text_aside(Col::Document, one_line(text, &mut scratch.document));
-    builder.end_row((&xsoar_type, &value), line);
+    builder.end_row((&xsoar_type, value), line);
     Ok(())
 }
 
