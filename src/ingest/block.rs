@@ -187,6 +187,7 @@ impl Rows<'_> {
     }
 
     fn record(&mut self, mut element: Element<'_>, text: &str, line: u64) -> Result<(), String> {
+        element.check_readable(text, line)?;
         match self.options.format {
             Some(Format::Stix) => stix::append(self, &element, text, line),
             _ if xsoar::is_indicator(&element) => xsoar::append(self, element, text, line),

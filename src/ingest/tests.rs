@@ -167,7 +167,10 @@ fn what_is_required_must_be_right() {
             "`Bad Type` is not a STIX type; it must be lower-case letters, digits and `-`",
         ),
         (r#"{"id":1,"type":"tool"}"#, "a STIX object without `id`"),
-        (r#"{"id":"relationship--1","type":"relationship","source_ref":"a--1"}"#, "a STIX object without `target_ref`"),
+        (
+            r#"{"id":"relationship--8e2e2d2b-17d4-4cbf-938f-98ee46b3cd3f","type":"relationship","source_ref":"a--1"}"#,
+            "a STIX object without `target_ref`",
+        ),
         (r#"[[1]]"#, "not a JSON object"),
         (r#"{"value":"a" "indicator_type":"IP"}"#, "not valid JSON: expected `,` or `}` (line 1, column 14)"),
     ];
@@ -223,7 +226,7 @@ fn ids_follow_the_content_or_are_kept() {
 
 const OBJECTS: [&str; 4] = [
     r#"{"type":"ipv4-addr","id":"ipv4-addr--ff26c055-6336-5bc5-b98d-13d6226742dd","value":"198.51.100.3"}"#,
-    r#"{"type":"x-own","id":"x-own--1","created":"2024-01-01T00:00:00.000Z","labels":["a"],"n":1.50,"n":2e0}"#,
+    r#"{"type":"x-own","id":"x-own--8E2E2D2B-17D4-4cbf-938f-98ee46b3cd3f","created":"2024-01-01T00:00:00.000Z","labels":["a"],"n":1.50,"m":2e0}"#,
     r#"{"type":"relationship","spec_version":"2.1","id":"relationship--44298a74-ba52-4f0c-87a3-1824e67d7fad","created":"2024-01-01T00:00:00Z","modified":"2024-02-01T00:00:00Z","relationship_type":"indicates","source_ref":"indicator--a","target_ref":"malware--b"}"#,
     r#"{"type":"indicator","spec_version":"2.1","id":"indicator--8e2e2d2b-17d4-4cbf-938f-98ee46b3cd3f","created":"2024-01-01T00:00:00Z","modified":"2024-02-01T00:00:00Z","name":"n","confidence":70,"revoked":true,"valid_until":"2025-01-01T00:00:00Z","object_marking_refs":["marking-definition--x","marking-definition--5e57c739-391a-4eb3-b6be-7d15ca92d5ed"]}"#,
 ];
@@ -242,7 +245,7 @@ fn native_objects_are_kept_as_they_came() {
     assert_eq!(columns[2][..3], [json!("relationship"), json!("relationship"), json!("2.1")]);
     assert_eq!(columns[3][3], "n");
     assert_eq!(found.rows[0]["id"], hex("ipv4-addr--ff26c055-6336-5bc5-b98d-13d6226742dd"));
-    assert_eq!(found.rows[1]["stix_id"], "x-own--1");
+    assert_eq!(found.rows[1]["stix_id"], "x-own--8E2E2D2B-17D4-4cbf-938f-98ee46b3cd3f");
     assert_eq!(
         found.columns(&["source_ref", "target_ref", "relationship_type"])[2],
         ["indicator--a", "malware--b", "indicates"]
@@ -317,6 +320,43 @@ fn framing_does_not_change_the_content() {
     assert_ne!(other.digests[0], expected.digests[0]);
     let fresher = decoded(DOCUMENT.replace("\"id\":\"7\"", "\"id\":\"8\""));
     assert_eq!(fresher.digests[0], expected.digests[0], "bookkeeping is no content");
+}
+
+/// What would make a page unreadable or an object ambiguous does not get into the store.
+#[test]
+fn objects_no_consumer_can_read_are_refused() {
+    let id = "tool--8e2e2d2b-17d4-4cbf-938f-98ee46b3cd3f";
+    let object = |rest: &str| format!("{{\"type\":\"tool\",\"id\":\"{id}\",{rest}}}");
+    let half = |place: &str| format!("it holds half of a surrogate pair, which is no character ({place})");
+    let huge = |place: &str| format!("it holds a number beyond what any reader can hold ({place})");
+    let twice = |key: &str| format!("the key `{key}` is there twice");
+    let mut cases = vec![
+        (object(r#""x":{"y":["\ud800"]}"#), half("line 1, column 77")),
+        (object("\n \"x\":{\"y\":-1e999}"), huge("line 2, column 11")),
+        (object(r#""x":1,"x":1"#), twice("x")),
+        (object(r#""name":"a","name":"b""#), twice("name")),
+        (
+            r#"{"value":"192.0.2.1","indicator_type":"IP","CustomFields":{"x":"\udc00"}}"#.to_owned(),
+            half("line 1, column 65"),
+        ),
+        (r#"{"value":"192.0.2.1","indicator_type":"IP","x":[1e400]}"#.to_owned(), huge("line 1, column 49")),
+    ];
+    for bad in ["tool--1", "", "malware--8e2e2d2b-17d4-4cbf-938f-98ee46b3cd3f", &id.replacen("--", "-", 1), &id[6..]] {
+        let reason = match bad {
+            "" => "a STIX object without `id`".to_owned(),
+            _ => format!("`{bad}` is not the id of a `tool`; it must be `tool--` and a UUID"),
+        };
+        cases.push((format!("{{\"type\":\"tool\",\"id\":\"{bad}\"}}"), reason));
+    }
+    for (text, reason) in &cases {
+        assert_eq!(decoded(text).rejects.iter().map(|(_, reason)| reason).collect::<Vec<_>>(), [reason], "{text}");
+        // In a page on a later line it costs nothing but itself.
+        let line = text.replace('\n', " ");
+        let found = decoded(format!("{DOCUMENT}\n{{\"objects\":[{line},{}]}}", OBJECTS[0]));
+        assert_eq!((found.rejects.len(), found.rows.len()), (1, 2), "{text}");
+    }
+    let good = object(r#""x":{"y":"\ud83d\ude00","y":1e308}"#);
+    assert_eq!(decoded(&good).rows[0]["document"], good);
 }
 
 /// Whatever is no record and no empty response is counted and rejected, wherever it stands.
