@@ -365,11 +365,6 @@ impl BatchBuilder {
         Ok(Parsed { batch, keys, digests, lines, rejects, warnings, read, bytes })
     }
 
-    /// Counts text as content without setting a column.
-    pub(crate) fn count_as_content(&mut self, col: Col, text: &str) {
-        self.hash(col, text.as_bytes());
-    }
-
     /// Length-prefixed, so that no two rows with different content hash the same bytes.
     fn hash(&mut self, col: Col, content: &[u8]) {
         // The column and the length in one word: lengths fit 56 bits.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::ingest::{
     Compression, DecodeError, DecodeOptions, Format, Input, InputError, InputSpec, Parsed, decode, expand,
 };
-use crate::model::ids::{IdScheme, IdSpace, split_stix_id};
+use crate::model::ids::{IdScheme, IdSpace, ScoFacts, split_stix_id};
 
 fn options() -> DecodeOptions {
     DecodeOptions::new(Arc::new(IdSpace::new("test", IdScheme::Stix)))
@@ -215,10 +215,13 @@ fn ids_follow_the_content_or_are_kept() {
             + &document("Host", "h", ""),
     );
     let rows = &found.rows;
-    assert_eq!((&rows[0]["id"], &rows[0]["stix_id"]), (&hex(given), &Value::Null));
+    assert_eq!((&rows[0]["id"], &rows[0]["stix_id"]), (&hex(given), &json!(given)));
     assert_eq!((&rows[1]["indicator_id"], &rows[1]["stix_id"]), (&hex(other), &json!(other)));
     assert_ne!(rows[1]["id"], hex(other));
     assert_eq!(rows[2]["stix_id"], "odd");
+    let own = |value: &str| uuid_hex(ids.sco("ipv4-addr", &ScoFacts { value, ..ScoFacts::default() }));
+    assert_eq!((&rows[1]["id"], &rows[2]["id"]), (&own("192.0.2.2"), &own("192.0.2.3")));
+    assert_eq!(rows[0]["indicator_id"], uuid_hex(ids.indicator("192.0.2.1")));
     assert_eq!(rows[3]["id"], uuid_hex(ids.sdo("attack-pattern", "T1566")));
     assert_eq!(rows[3]["indicator_id"], uuid_hex(ids.indicator("Phishing")));
     assert_eq!(rows[4]["id"], uuid_hex(ids.sdo("Host", "h")));
