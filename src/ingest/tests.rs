@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::ingest::{
     Compression, DecodeError, DecodeOptions, Format, Input, InputError, InputSpec, Parsed, decode, expand,
 };
-use crate::model::ids::{IdScheme, IdSpace, ScoFacts, split_stix_id};
+use crate::model::ids::{IdScheme, IdSpace, ScoFacts, sco_id_of_text, split_stix_id};
 
 fn options() -> DecodeOptions {
     DecodeOptions::new(Arc::new(IdSpace::new("test", IdScheme::Stix)))
@@ -179,6 +179,26 @@ fn what_is_required_must_be_right() {
     }
     let invalid = decoded(r#"{"value":"999.1.1.1","indicator_type":"IP"}"#);
     assert!(invalid.rejects[0].1.contains("`999.1.1.1`"), "{:?}", invalid.rejects);
+}
+
+/// The id is made of what is served, so both see the same values.
+#[test]
+fn registry_values_have_types_that_stix_knows() {
+    let key = |rows: &str| {
+        decoded(format!(
+            "{{\"indicator_type\":\"Registry Key\",\"value\":\"HKLM\",\"CustomFields\":{{\"keyvalue\":{rows}}}}}"
+        ))
+    };
+    let odd = key(r#"[{"name":"a","data":"1","type":"reg_dword"},{"name":"b","type":"string"},{"type":"REG"}]"#);
+    let plain = key(r#"[{"name":"a","data":"1","type":"REG_DWORD"},{"name":"b"}]"#);
+    let values = r#"[{"name":"a","data":"1","data_type":"REG_DWORD"},{"name":"b"}]"#;
+    assert_eq!((&odd.rows[0]["registry_values"], odd.warnings()), (&json!(values), vec![("registry_values", 2)]));
+    assert_eq!((&odd.rows[0]["id"], plain.warnings()), (&plain.rows[0]["id"], vec![]));
+    let object = format!("{{\"type\":\"windows-registry-key\",\"key\":\"HKLM\",\"values\":{values}}}");
+    assert_eq!(odd.rows[0]["id"], hex(&sco_id_of_text(&object).unwrap()));
+    let nothing = key(r#"[{"type":"string"}]"#);
+    assert_eq!(nothing.rows[0]["registry_values"], Value::Null);
+    assert_eq!(nothing.rows[0]["custom"], r#"{"keyvalue":[{"type":"string"}]}"#);
 }
 
 #[test]

@@ -52,7 +52,8 @@ pub(crate) fn append(rows: &mut Rows<'_>, mut element: Element<'_>, text: &str, 
         element.read_custom(key, |raw| json::text(raw).filter(|hash| scratch.hashes.put(col, hash)));
     }
     element.read_custom(CustomKey::KeyValue, |raw| {
-        (xsoar_type == "Registry Key" && registry_values(raw, &mut scratch.registry_values)).then_some(())
+        let is_read = xsoar_type == "Registry Key" && registry_values(raw, &mut scratch.registry_values, builder);
+        is_read.then_some(())
     });
     let registry_values = as_text(&scratch.registry_values);
     let mitre_id = element.read_custom(CustomKey::MitreId, json::text);
@@ -214,12 +215,20 @@ fn kill_chain_phases(raw: &str, list: &mut TextList) {
     }
 }
 
-/// Rows of `name`, `type`, `data` as the STIX array of registry values; `false` when there are none.
-fn registry_values(raw: &str, out: &mut Vec<u8>) -> bool {
+/// Rows of `name`, `type`, `data` as the STIX array of registry values; `false` when there are none. Types that STIX does
+/// not have are left out here, and counted, since the id is made of what is left.
+fn registry_values(raw: &str, out: &mut Vec<u8>, builder: &mut BatchBuilder) -> bool {
     out.push(b'[');
     for row in json::items(raw) {
         let parts = [("name", "name"), ("data", "data"), ("data_type", "type")];
-        let parts = parts.map(|(name, key)| (name, json::member(row, key).and_then(json::text)));
+        let mut parts = parts.map(|(name, key)| (name, json::member(row, key).and_then(json::text)));
+        let [_, _, (_, data_type)] = &mut parts;
+        if let Some(given) = data_type.take() {
+            *data_type = kind::registry_data_type(&given).map(Cow::Borrowed);
+            if data_type.is_none() {
+                builder.warn_field(Col::RegistryValues);
+            }
+        }
         let mut separator = if out.len() > 1 { ",{" } else { "{" };
         for (name, text) in &parts {
             let Some(text) = text else { continue };
