@@ -70,6 +70,8 @@ keys! {
         Modified = "modified",
         Score = "score",
         Expiration = "expiration",
+        ExpirationStatus = "expirationStatus",
+        ExpirationSource = "expirationSource",
         FirstSeenXsoar = "firstSeen",
         LastSeenXsoar = "lastSeen",
         SourceBrands = "sourceBrands",

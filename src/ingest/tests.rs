@@ -181,6 +181,28 @@ fn what_is_required_must_be_right() {
     assert!(invalid.rejects[0].1.contains("`999.1.1.1`"), "{:?}", invalid.rejects);
 }
 
+/// A document may say that it expired without saying when.
+#[test]
+fn what_has_expired_has_an_expiration() {
+    let expired = "\"expirationStatus\":\"Expired\"";
+    let dates = "\"timestamp\":\"2024-01-01T00:00:00Z\",\"modified\":\"2024-02-01T00:00:00Z\"";
+    let source = |at: &str| format!("\"expirationSource\":{{\"source\":\"manual\",\"setTime\":\"{at}\"}}");
+    let cases = [
+        (format!("{expired},{dates},{}", source("2024-01-15T00:00:00Z")), json!("2024-01-15T00:00:00Z")),
+        (format!("{expired},{dates},{}", source("0001-01-01T00:00:00Z")), json!("2024-02-01T00:00:00Z")),
+        (format!("{expired},{dates},\"expiration\":\"0001-01-01T00:00:00Z\""), json!("2024-02-01T00:00:00Z")),
+        (format!("{expired},{dates},\"expiration\":\"2030-01-01T00:00:00Z\""), json!("2030-01-01T00:00:00Z")),
+        (format!("{expired},\"timestamp\":\"2024-01-01T00:00:00Z\""), json!("2024-01-01T00:00:00Z")),
+        (expired.to_owned(), Value::Null),
+        (format!("\"expirationStatus\":\"active\",{dates}"), Value::Null),
+        (format!("{dates},{}", source("2024-01-15T00:00:00Z")), Value::Null),
+    ];
+    for (fields, expiration) in cases {
+        let found = decoded(format!("{{\"indicator_type\":\"IP\",\"value\":\"192.0.2.1\",{fields}}}"));
+        assert_eq!((&found.rows[0]["expiration"], found.warnings()), (&expiration, vec![]), "{fields}");
+    }
+}
+
 /// The id is made of what is served, so both see the same values.
 #[test]
 fn registry_values_have_types_that_stix_knows() {

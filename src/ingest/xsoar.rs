@@ -80,16 +80,16 @@ pub(crate) fn append(rows: &mut Rows<'_>, mut element: Element<'_>, text: &str, 
         builder.warn_field(Col::Score);
     }
     builder.number(Col::Score, read_score.or(options.default_score));
-    for (key, col) in [
-        (Key::Timestamp, Col::Created),
-        (Key::FirstSeenXsoar, Col::FirstSeen),
-        (Key::LastSeenXsoar, Col::LastSeen),
-        (Key::Expiration, Col::Expiration),
-    ] {
+    for (key, col) in
+        [(Key::Timestamp, Col::Created), (Key::FirstSeenXsoar, Col::FirstSeen), (Key::LastSeenXsoar, Col::LastSeen)]
+    {
         let at = time(builder, col, element.get(key));
         builder.time(col, at);
     }
+    let expiration = time(builder, Col::Expiration, element.get(Key::Expiration));
     let modified = time(builder, Col::Modified, element.get(Key::Modified));
+    let expiration = expiration.or_else(|| expired_at(builder, &element, modified));
+    builder.time(Col::Expiration, expiration);
     builder.time(Col::Modified, modified);
     builder.time(Col::SourceModified, modified);
 
@@ -185,6 +185,20 @@ pub(crate) fn time(builder: &mut BatchBuilder, col: Col, raw: &str) -> Option<Ti
             None
         }
     }
+}
+
+/// When a document expired that only says that it did: when that was set, else when it last changed or came to be. Without
+/// a date it would be active for ever.
+fn expired_at(builder: &mut BatchBuilder, element: &Element<'_>, modified: Option<Timestamp>) -> Option<Timestamp> {
+    let status = json::string(element.get(Key::ExpirationStatus))?;
+    if !status.trim().eq_ignore_ascii_case("expired") {
+        return None;
+    }
+    let set = json::member(element.get(Key::ExpirationSource), "setTime");
+    let set = set.and_then(|raw| time(builder, Col::Expiration, raw));
+    // An unreadable one was counted where it got its own column.
+    let created = || json::text(element.get(Key::Timestamp)).and_then(|text| Timestamp::parse(text.trim()).ok());
+    set.or(modified).or_else(|| created().filter(|at| *at != YEAR_ONE))
 }
 
 pub(crate) fn truth(raw: &str) -> Option<bool> {
