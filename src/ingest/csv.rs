@@ -15,6 +15,7 @@ use crate::ingest::xsoar::as_text;
 use crate::model::json::string_into;
 use crate::model::kind;
 use crate::model::time::{Timestamp, YEAR_ONE};
+use crate::model::words;
 
 /// The delimiters tried, in this order.
 const DELIMITERS: [u8; 4] = *b",;\t|";
@@ -157,7 +158,7 @@ impl Table {
             }
         }
         begin(rows, &xsoar_type, value);
-        let score = cell(Field::Score).and_then(names::score);
+        let score = cell(Field::Score).and_then(words::score);
         describe(rows, score, cell(Field::Tags).unwrap_or_default(), cell(Field::Source));
         let Rows { builder, scratch, .. } = rows;
         if score.is_none() && cell(Field::Score).is_some() {
@@ -166,11 +167,11 @@ impl Table {
         for (target, cell) in filled() {
             match target {
                 Target::Field(Field::Text(col)) => builder.text(*col, cell),
-                Target::Field(Field::Tlp) => match names::tlp(cell) {
+                Target::Field(Field::Tlp) => match words::tlp(cell) {
                     Some(colour) => builder.text(Col::Tlp, colour),
                     None => builder.warn_field(Col::Tlp),
                 },
-                Target::Field(Field::Confidence) => match names::confidence(cell) {
+                Target::Field(Field::Confidence) => match words::confidence(cell) {
                     Some(confidence) => builder.number(Col::Confidence, Some(confidence)),
                     None => builder.warn_field(Col::Confidence),
                 },

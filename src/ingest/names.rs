@@ -1,4 +1,4 @@
-//! The words files use: names of types and columns, verdicts, colours.
+//! The names files use for types and columns.
 
 use std::borrow::Cow;
 
@@ -88,60 +88,6 @@ fn without_port(value: &str) -> &str {
     }
     let address = value.rsplit_once(['|', ':']).map_or(value, |(address, _)| address);
     address.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(address)
-}
-
-/// A verdict as a number 0–3 or a word.
-pub(crate) fn score(text: &str) -> Option<u8> {
-    let text = text.trim();
-    if let Ok(number) = text.parse::<f64>() {
-        return [0u8, 1, 2, 3].into_iter().find(|score| f64::from(*score) == number);
-    }
-    let words: [(&str, u8); 17] = [
-        ("unknown", 0),
-        ("none", 0),
-        ("info", 0),
-        ("informational", 0),
-        ("benign", 1),
-        ("good", 1),
-        ("clean", 1),
-        ("harmless", 1),
-        ("safe", 1),
-        ("suspicious", 2),
-        ("low", 2),
-        ("medium", 2),
-        ("moderate", 2),
-        ("malicious", 3),
-        ("bad", 3),
-        ("high", 3),
-        ("critical", 3),
-    ];
-    words.into_iter().find(|(word, _)| text.eq_ignore_ascii_case(word)).map(|(_, score)| score)
-}
-
-/// A traffic-light colour, with or without `TLP:`, in any case.
-pub(crate) fn tlp(text: &str) -> Option<&'static str> {
-    let text = text.trim();
-    let colour = match text.split_at_checked(3) {
-        Some((prefix, rest)) if prefix.eq_ignore_ascii_case("tlp") => rest.trim_start_matches([':', ' ', '-', '_']),
-        _ => text,
-    };
-    let strict = ["amber+strict", "amber strict", "amber_strict", "amber-strict"];
-    if strict.iter().any(|spelling| colour.eq_ignore_ascii_case(spelling)) {
-        return Some("amber+strict");
-    }
-    ["clear", "white", "green", "amber", "red"].into_iter().find(|name| colour.eq_ignore_ascii_case(name))
-}
-
-/// 0–100, fractions cut.
-pub(crate) fn confidence(text: &str) -> Option<u8> {
-    let number = text.trim().trim_end_matches('%').parse::<f64>().ok()?;
-    (0.0..=100.0).contains(&number).then_some(number as u8)
-}
-
-/// A truth value as JSON or people write it.
-pub(crate) fn truth(text: &str) -> Option<bool> {
-    let is = |words: [&str; 3]| words.iter().any(|word| text.trim().eq_ignore_ascii_case(word));
-    if is(["true", "yes", "1"]) { Some(true) } else { is(["false", "no", "0"]).then_some(false) }
 }
 
 /// What a column of a table can be.
@@ -262,32 +208,6 @@ mod tests {
         for (name, value, xsoar_type, proper) in cases {
             let (found_type, found_value) = TypeName::named(name).apply(name, value);
             assert_eq!((found_type.as_ref(), found_value), (xsoar_type, proper), "{name} {value}");
-        }
-    }
-
-    #[test]
-    fn words_of_verdicts_and_colours() {
-        for (text, expected) in
-            [("3", Some(3)), ("2.0", Some(2)), (" Malicious", Some(3)), ("4", None), ("x", None), ("", None)]
-        {
-            assert_eq!(score(text), expected, "{text}");
-        }
-        let colours = [
-            ("TLP:RED", Some("red")),
-            ("Amber", Some("amber")),
-            ("tlp:amber strict", Some("amber+strict")),
-            ("pink", None),
-        ];
-        for (text, expected) in colours {
-            assert_eq!(tlp(text), expected, "{text}");
-        }
-        for (text, expected) in
-            [("80", Some(80)), ("99.9", Some(99)), ("101", None), ("-1", None), ("high", None), ("NaN", None)]
-        {
-            assert_eq!(confidence(text), expected, "{text}");
-        }
-        for (text, expected) in [("True", Some(true)), ("no", Some(false)), ("maybe", None)] {
-            assert_eq!(truth(text), expected, "{text}");
         }
     }
 

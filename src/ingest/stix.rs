@@ -7,11 +7,12 @@
 use crate::ingest::block::Rows;
 use crate::ingest::builder::Col;
 use crate::ingest::element::{Element, Key};
+use crate::ingest::json;
 use crate::ingest::xsoar::{as_text, texts, time, truth};
-use crate::ingest::{json, names};
 use crate::model::ids::{SCO_NAMESPACE, parse_uuid, split_stix_id, uuid_v5};
 use crate::model::kind::StixType;
 use crate::model::schema::kind_value;
+use crate::model::words;
 
 /// Longest type name (STIX 2.1 §2.13).
 const MAX_TYPE_BYTES: usize = 250;
@@ -101,7 +102,7 @@ pub(crate) fn append(rows: &mut Rows<'_>, element: &Element<'_>, text: &str, lin
         builder.time(col, at);
     }
     builder.boolean(Col::Revoked, truth(element.get(Key::Revoked)));
-    builder.number(Col::Confidence, json::text(element.get(Key::Confidence)).and_then(|text| names::confidence(&text)));
+    builder.number(Col::Confidence, json::text(element.get(Key::Confidence)).and_then(|text| words::confidence(&text)));
     builder.text_opt(Col::Tlp, tlp(element.get(Key::ObjectMarkingRefs)));
 
     let list = &mut scratch.list;

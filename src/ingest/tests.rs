@@ -120,6 +120,10 @@ fn custom_fields_go_to_the_columns_of_their_types() {
             json!({"value": "D41D8CD98F00B204E9800998ECF8427E", "md5": "d41d8cd98f00b204e9800998ecf8427e", "sha1": "da39a3ee5e6b4b0d3255bfef95601890afd80709", "ssdeep": "3::"}),
         ),
         (
+            r#""indicator_type":"IP","value":"192.0.2.1","CustomFields":{"isrevoked":"T","revoked":"f","ismalwarefamily":"maybe"}"#,
+            json!({"revoked": true, "is_family": null, "custom": "{\"ismalwarefamily\":\"maybe\"}"}),
+        ),
+        (
             r#""indicator_type":"ASN","value":"AS64496","CustomFields":{"name":"Example","keyvalue":[{"name":"n"}]}"#,
             json!({"as_name": "Example", "custom": "{\"keyvalue\":[{\"name\":\"n\"}]}"}),
         ),

@@ -12,12 +12,13 @@ use crate::ingest::builder::{BatchBuilder, Col, TextList};
 use crate::ingest::element::{CustomKey, Element, Key};
 use crate::ingest::indicator::{self, Identity};
 use crate::ingest::json;
-use crate::ingest::names::{self, TypeName};
+use crate::ingest::names::TypeName;
 use crate::ingest::split::find_byte;
 use crate::model::ids::ScoFacts;
 use crate::model::json::string_into;
 use crate::model::kind::{self, StixType};
 use crate::model::time::{Timestamp, YEAR_ONE};
+use crate::model::words;
 
 /// Whether an element is meant as an indicator document.
 pub(crate) fn is_indicator(element: &Element<'_>) -> bool {
@@ -75,7 +76,7 @@ pub(crate) fn append(rows: &mut Rows<'_>, mut element: Element<'_>, text: &str, 
     builder.text_opt(Col::RegistryValues, registry_values);
 
     let score = json::text(element.get(Key::Score));
-    let read_score = score.as_deref().and_then(names::score);
+    let read_score = score.as_deref().and_then(words::score);
     if score.is_some() && read_score.is_none() {
         builder.warn_field(Col::Score);
     }
@@ -143,10 +144,10 @@ pub(crate) fn append(rows: &mut Rows<'_>, mut element: Element<'_>, text: &str, 
         Col::AsName,
         element.read_custom(CustomKey::Name, |raw| json::text(raw).filter(|_| is_asn)).as_deref(),
     );
-    builder.text_opt(Col::Tlp, element.read_custom(CustomKey::Tlp, |raw| names::tlp(&json::text(raw)?)));
+    builder.text_opt(Col::Tlp, element.read_custom(CustomKey::Tlp, |raw| words::tlp(&json::text(raw)?)));
     builder.number(
         Col::Confidence,
-        element.read_custom(CustomKey::Confidence, |raw| names::confidence(&json::text(raw)?)),
+        element.read_custom(CustomKey::Confidence, |raw| words::confidence(&json::text(raw)?)),
     );
     builder.boolean(Col::IsFamily, element.read_custom(CustomKey::IsFamily, truth));
     let revoked = element.read_custom(CustomKey::Revoked, truth);
@@ -202,7 +203,7 @@ fn expired_at(builder: &mut BatchBuilder, element: &Element<'_>, modified: Optio
 }
 
 pub(crate) fn truth(raw: &str) -> Option<bool> {
-    names::truth(&json::text(raw)?)
+    words::truth(&json::text(raw)?)
 }
 
 /// The texts of a list; a single text is a list with commas.
