@@ -15,10 +15,10 @@ pub(crate) fn fold(name: &str) -> String {
 pub(crate) enum TypeName {
     /// The XSOAR type.
     Known(&'static str),
-    /// An address or network, whose family the value shows.
+    /// An address or network, whose family the value shows. A port behind it is dropped.
     Address,
-    /// An address with a port behind it, which is dropped.
-    AddressPort,
+    /// A host, by its name or its address.
+    Host,
     /// `name|hash`: the hash counts.
     NamedHash,
     /// `domain|address`: the domain counts.
@@ -36,8 +36,9 @@ impl TypeName {
         match folded.as_str() {
             "ip" | "ipv4" | "ipv6" | "ipv4addr" | "ipv6addr" | "ipaddress" | "ipaddr" | "ipsrc" | "ipdst"
             | "address" | "cidr" | "ipv6cidr" | "subnet" | "network" | "netblock" => TypeName::Address,
-            "ipport" | "ipsrcport" | "ipdstport" if separated => TypeName::AddressPort,
-            "domain" | "domainname" | "hostname" | "fqdn" | "host" => TypeName::Known("Domain"),
+            "ipport" | "ipsrcport" | "ipdstport" if separated => TypeName::Address,
+            "domain" | "domainname" | "fqdn" => TypeName::Known("Domain"),
+            "hostname" | "host" => TypeName::Host,
             "domainip" if separated => TypeName::DomainAddress,
             "url" | "uri" | "link" => TypeName::Known("URL"),
             "email" | "emailaddr" | "emailaddress" | "emailsrc" | "emaildst" => TypeName::Known("Email"),
@@ -65,14 +66,19 @@ impl TypeName {
     /// The XSOAR type and the value proper, of a value that was said to be of the type `name`.
     pub(crate) fn apply<'a>(self, name: &'a str, value: &'a str) -> (Cow<'a, str>, &'a str) {
         let value = match self {
-            TypeName::AddressPort => without_port(value),
+            TypeName::Address => without_port(value),
             TypeName::NamedHash => value.rsplit_once('|').map_or(value, |(_, hash)| hash),
             TypeName::DomainAddress => value.split_once('|').map_or(value, |(domain, _)| domain),
             _ => value,
         };
         let xsoar_type = match self {
             TypeName::Known(known) => known,
-            TypeName::Address | TypeName::AddressPort => kind::detect(value).unwrap_or("IP"),
+            TypeName::Address => kind::detect(value).unwrap_or("IP"),
+            // Names of hosts look like much else; only what no name can look like is something else.
+            TypeName::Host => {
+                let others = ["IP", "IPv6", "CIDR", "IPv6CIDR", "DomainGlob", "URL"];
+                kind::detect(value).filter(|found| others.contains(found)).unwrap_or("Domain")
+            }
             TypeName::NamedHash => "File",
             TypeName::DomainAddress => "Domain",
             TypeName::Own => return (Cow::Borrowed(name), value),
@@ -81,13 +87,14 @@ impl TypeName {
     }
 }
 
-/// `192.0.2.1` of `192.0.2.1:80` or `192.0.2.1|80`; `2001:db8::1` of `[2001:db8::1]:80`.
+/// `192.0.2.1` of `192.0.2.1:80` or `192.0.2.1|80`; `2001:db8::1` of `[2001:db8::1]:80`; anything else as it is.
 fn without_port(value: &str) -> &str {
-    if kind::detect(value).is_some_and(|found| found.starts_with("IP")) {
-        return value;
-    }
-    let address = value.rsplit_once(['|', ':']).map_or(value, |(address, _)| address);
-    address.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(address)
+    let Some((address, port)) = value.rsplit_once(['|', ':']) else { return value };
+    let bare = address.strip_prefix('[').and_then(|inner| inner.strip_suffix(']'));
+    // The last group of an IPv6 address is no port, unless something says so.
+    let is_address = bare.is_none() && value.as_bytes().get(address.len()) == Some(&b':') && address.contains(':');
+    let is_port = port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    if is_port && !is_address { bare.unwrap_or(address) } else { value }
 }
 
 /// What a column of a table can be.
@@ -192,6 +199,14 @@ mod tests {
             ("ip:port", "192.0.2.1:80", "IP", "192.0.2.1"),
             ("ip-dst|port", "192.0.2.1|80", "IP", "192.0.2.1"),
             ("ip:port", "[2001:db8::1]:80", "IPv6", "2001:db8::1"),
+            ("ip-dst|port", "2001:db8::1|80", "IPv6", "2001:db8::1"),
+            ("ip", "192.0.2.1:80", "IP", "192.0.2.1"),
+            ("ip", "2001:db8::1:80", "IPv6", "2001:db8::1:80"),
+            ("ip", "192.0.2.1:99999", "IP", "192.0.2.1:99999"),
+            ("host", "192.0.2.1", "IP", "192.0.2.1"),
+            ("hostname", "2001:db8::/32", "IPv6CIDR", "2001:db8::/32"),
+            ("host", "srv1", "Domain", "srv1"),
+            ("host", "d41d8cd98f00b204e9800998ecf8427e", "Domain", "d41d8cd98f00b204e9800998ecf8427e"),
             ("DOMAIN", "a.example", "Domain", "a.example"),
             ("domain-name", "a.example", "Domain", "a.example"),
             ("domain|ip", "a.example|192.0.2.1", "Domain", "a.example"),

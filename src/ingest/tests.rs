@@ -586,6 +586,15 @@ fn tables_are_mapped_by_their_header() {
     );
 }
 
+#[test]
+fn addresses_are_told_from_names_and_lose_their_ports() {
+    let found = decoded_with("x.csv", "type,value\nhost,9.9.9.9\nhostname,a.example\nip,5.6.7.8:80\n", &options());
+    let expected = [["IP", "9.9.9.9"], ["Domain", "a.example"], ["IP", "5.6.7.8"]];
+    assert_eq!(found.columns(&["type", "value"]), expected.map(|row| row.map(Value::from).to_vec()));
+    let with = DecodeOptions { default_type: Some("ip".to_owned()), ..options() };
+    assert_eq!(decoded_with("x.txt", "5.6.7.8:80\n", &with).rows[0]["value"], "5.6.7.8");
+}
+
 /// As old spreadsheets write them: no line feed anywhere.
 #[test]
 fn lines_may_end_with_a_carriage_return_alone() {
