@@ -107,8 +107,14 @@ pub(crate) enum Field {
     Source,
     Tlp,
     Confidence,
+    /// The id the record came with.
+    StixId,
     /// Text of that column.
     Text(Col),
+    /// Texts of that column, with commas, semicolons or bars between them.
+    List(Col),
+    /// A truth value of that column.
+    Flag(Col),
     /// A timestamp of that column.
     Time(Col),
     /// A file hash of that column.
@@ -135,6 +141,22 @@ const FIELDS: &[(Field, &[&str])] = &[
     (Field::Hash(Col::Sha1), &["sha1", "sha1hash"]),
     (Field::Hash(Col::Sha256), &["sha256", "sha256hash"]),
     (Field::Hash(Col::Sha512), &["sha512", "sha512hash"]),
+    // XSOAR's custom fields that have columns. `keyvalue` and `name` have one for a single type only: see the rows.
+    (Field::StixId, &["stixid"]),
+    (Field::Text(Col::MitreId), &["mitreid"]),
+    (Field::Text(Col::AccountType), &["accounttype"]),
+    (Field::Text(Col::UserId), &["userid"]),
+    (Field::Text(Col::IdentityClass), &["identityclass"]),
+    (Field::Text(Col::Ssdeep), &["ssdeep"]),
+    (Field::Text(Col::Subject), &["subject"]),
+    (Field::Text(Col::Issuer), &["issuer"]),
+    (Field::Text(Col::ValidityNotBefore), &["validitynotbefore"]),
+    (Field::Text(Col::ValidityNotAfter), &["validitynotafter"]),
+    (Field::Time(Col::Published), &["published"]),
+    (Field::Flag(Col::IsFamily), &["ismalwarefamily"]),
+    (Field::Flag(Col::Revoked), &["revoked", "isrevoked"]),
+    (Field::List(Col::ObjectRefs), &["reportobjectreferences"]),
+    (Field::List(Col::KillChainPhases), &["killchainphases"]),
 ];
 
 /// Columns that hold the value when none is called so.

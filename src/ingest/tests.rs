@@ -595,6 +595,63 @@ fn addresses_are_told_from_names_and_lose_their_ports() {
     assert_eq!(decoded_with("x.txt", "5.6.7.8:80\n", &with).rows[0]["value"], "5.6.7.8");
 }
 
+/// The custom fields that have a column reach it from tables as they do from documents.
+#[test]
+fn columns_called_as_custom_fields_fill_their_columns() {
+    let document = |own: &str, value: &str, custom: &str| {
+        decoded(format!("{{\"indicator_type\":\"{own}\",\"value\":\"{value}\",\"CustomFields\":{{{custom}}}}}"))
+    };
+    let given = "ipv4-addr--0c3b8e2a-7f0e-4f0c-9e1f-2f4b6c8d0a1e";
+    let cases = [
+        ("MITRE ID", "Attack Pattern", "Phishing", "T1566", r#""mitreid":"T1566""#.to_owned()),
+        ("stixid", "IP", "192.0.2.1", given, format!("\"stixid\":\"{given}\"")),
+        ("accounttype", "Account", "a", "unix", r#""accounttype":"unix""#.to_owned()),
+        ("User ID", "Account", "a", "7", r#""userid":"7""#.to_owned()),
+        ("identityclass", "Identity", "i", "group", r#""identityclass":"group""#.to_owned()),
+        ("subject", "X509 Certificate", "1", "CN=x", r#""subject":"CN=x""#.to_owned()),
+        ("issuer", "X509 Certificate", "1", "CN=x", r#""issuer":"CN=x""#.to_owned()),
+        ("validitynotbefore", "X509 Certificate", "1", "2024-01-01", r#""validitynotbefore":"2024-01-01""#.to_owned()),
+        ("validitynotafter", "X509 Certificate", "1", "2024-01-01", r#""validitynotafter":"2024-01-01""#.to_owned()),
+        ("ssdeep", "File", "d41d8cd98f00b204e9800998ecf8427e", "3::", r#""ssdeep":"3::""#.to_owned()),
+        ("published", "Report", "r", "2024-01-01", r#""published":"2024-01-01""#.to_owned()),
+        ("ismalwarefamily", "Malware", "m", "yes", r#""ismalwarefamily":true"#.to_owned()),
+        ("isrevoked", "IP", "192.0.2.1", "T", r#""isrevoked":"T""#.to_owned()),
+        ("killchainphases", "Malware", "m", "a|c/p", r#""killchainphases":["a","c/p"]"#.to_owned()),
+        (
+            "reportobjectreferences",
+            "Report",
+            "r",
+            "tool--1|tool--2",
+            r#""reportobjectreferences":["tool--1","tool--2"]"#.to_owned(),
+        ),
+        ("name", "ASN", "AS1", "n", r#""name":"n""#.to_owned()),
+        ("name", "IP", "192.0.2.1", "n", r#""name":"n""#.to_owned()),
+        (
+            "keyvalue",
+            "Registry Key",
+            "HKLM",
+            r#""[{""name"":""a"",""type"":""REG_SZ""}]""#,
+            r#""keyvalue":[{"name":"a","type":"REG_SZ"}]"#.to_owned(),
+        ),
+        ("keyvalue", "Registry Key", "HKLM", "[{", r#""keyvalue":"[{""#.to_owned()),
+    ];
+    for (column, own, value, cell, custom) in cases {
+        let table = decoded_with("x.csv", format!("type,value,{column}\n{own},{value},{cell}\n"), &options());
+        let mut expected = document(own, value, &custom).rows.remove(0);
+        expected.as_object_mut().unwrap().remove("document");
+        assert_eq!((&table.rows[0], table.warnings()), (&expected, vec![]), "{column} of {own}");
+    }
+}
+
+#[test]
+fn columns_with_one_key_are_both_kept_and_counted() {
+    let text = "value,Foo Bar,foo_bar,md5\n192.0.2.1,a,b,\n192.0.2.2,a,,\n192.0.2.3,,b,no hash\n";
+    let found = decoded_with("x.csv", text, &options());
+    let expected = [r#"{"foobar":"a","foobar2":"b"}"#, r#"{"foobar":"a"}"#, r#"{"foobar2":"b"}"#];
+    assert_eq!(found.columns(&["custom"]).concat(), expected);
+    assert_eq!(found.warnings(), [("custom", 2), ("md5", 1)]);
+}
+
 /// As old spreadsheets write them: no line feed anywhere.
 #[test]
 fn lines_may_end_with_a_carriage_return_alone() {

@@ -1,9 +1,9 @@
 //! XSOAR indicator documents (spec/xsoar-taxii2-server.md §7).
 //!
-//! Only `value` and `indicator_type` must be right. Scripts that write such documents by hand tend to say `type` instead:
-//! that is taken where it names one of our types, in any spelling that tables may use, and no STIX type. Any other field may be missing, null, blank or of another kind than
-//! documented: what can be read is read, a custom field that does not fit its column stays among the custom fields, and
-//! an unreadable timestamp is counted.
+//! Only `value` and `indicator_type` must be right. Scripts that write such documents by hand tend to say `type`
+//! instead: that is taken where it names one of our types, in any spelling that tables may use, and no STIX type. Any
+//! other field may be missing, null, blank or of another kind than documented: what can be read is read, a custom field
+//! that does not fit its column stays among the custom fields, and an unreadable timestamp is counted.
 
 use std::borrow::Cow;
 
@@ -188,8 +188,8 @@ pub(crate) fn time(builder: &mut BatchBuilder, col: Col, raw: &str) -> Option<Ti
     }
 }
 
-/// When a document expired that only says that it did: when that was set, else when it last changed or came to be. Without
-/// a date it would be active for ever.
+/// When a document expired that only says that it did: when that was set, else when it last changed or came to be.
+/// Without a date it would be active for ever.
 fn expired_at(builder: &mut BatchBuilder, element: &Element<'_>, modified: Option<Timestamp>) -> Option<Timestamp> {
     let status = json::string(element.get(Key::ExpirationStatus))?;
     if !status.trim().eq_ignore_ascii_case("expired") {
@@ -230,9 +230,9 @@ fn kill_chain_phases(raw: &str, list: &mut TextList) {
     }
 }
 
-/// Rows of `name`, `type`, `data` as the STIX array of registry values; `false` when there are none. Types that STIX does
-/// not have are left out here, and counted, since the id is made of what is left.
-fn registry_values(raw: &str, out: &mut Vec<u8>, builder: &mut BatchBuilder) -> bool {
+/// Rows of `name`, `type`, `data` as the STIX array of registry values; `false` when there are none. Types that STIX
+/// does not have are left out here, and counted, since the id is made of what is left.
+pub(crate) fn registry_values(raw: &str, out: &mut Vec<u8>, builder: &mut BatchBuilder) -> bool {
     out.push(b'[');
     for row in json::items(raw) {
         let parts = [("name", "name"), ("data", "data"), ("data_type", "type")];
