@@ -125,6 +125,19 @@ fn fault_reason(fault: Fault) -> &'static str {
     }
 }
 
+/// Whether an object without a list of elements is a bundle, response or envelope that has none. Anything else is a
+/// record, or was meant as one, and must not vanish.
+fn is_empty_response(element: &Element<'_>, is_bundle: bool) -> Result<bool, String> {
+    let frame = [Key::More, Key::Next, Key::Total, Key::SearchAfter, Key::Objects];
+    if !is_bundle && element.get(Key::Iocs) != "null" && !element.has(Key::Iocs) && !element.has_only(&frame) {
+        return Ok(false);
+    }
+    match [Key::Iocs, Key::Objects].into_iter().find(|key| element.has(*key)) {
+        Some(key) => Err(format!("`{}` is not a list", key.as_str())),
+        None => Ok(true),
+    }
+}
+
 impl Rows<'_> {
     fn reject(&mut self, line: u64, reason: String, bytes: &[u8]) {
         self.read += 1;
@@ -171,13 +184,13 @@ impl Rows<'_> {
     }
 
     fn record(&mut self, mut element: Element<'_>, text: &str, line: u64) -> Result<(), String> {
-        let is_stix = element.has(Key::Type) && element.has(Key::Id);
+        element.check_readable(text, line)?;
         match self.options.format {
             Some(Format::Stix) => stix::append(self, &element, text, line),
-            _ if element.has(Key::IndicatorType) => xsoar::append(self, element, text, line),
+            _ if xsoar::is_indicator(&element) => xsoar::append(self, element, text, line),
             _ if element.has(Key::EntityA) && element.has(Key::EntityB) => edge::append(self, &mut element, line),
             Some(Format::Xsoar) => Err("not an XSOAR indicator (no `indicator_type`)".to_owned()),
-            _ if is_stix => stix::append(self, &element, text, line),
+            _ if stix::is_meant(&element) => stix::append(self, &element, text, line),
             _ => {
                 Err("neither an XSOAR indicator (no `indicator_type`) nor a STIX object (no `type` and `id`)"
                     .to_owned())
@@ -187,12 +200,13 @@ impl Rows<'_> {
 
     /// Appends the elements of a search response, bundle or envelope; `false` when it is none.
     fn unpack(&mut self, element: &Element<'_>, text: &str, line: u64, lists_around: usize) -> Result<bool, String> {
-        let is_record =
-            element.has(Key::IndicatorType) || (element.has(Key::Id) && element.get(Key::Type) != "\"bundle\"");
-        let lists = [Key::Iocs, Key::Objects].map(|key| element.get(key));
-        let is_empty_response = !lists[0].is_empty() || !element.get(Key::More).is_empty() || element.has(Key::Type);
-        if is_record || (lists.iter().all(|list| !list.starts_with('[')) && !is_empty_response) {
+        let is_bundle = json::string(element.get(Key::Type)).is_some_and(|name| name == "bundle");
+        if element.has(Key::IndicatorType) || (element.has(Key::Type) && !is_bundle) {
             return Ok(false);
+        }
+        let lists = [Key::Iocs, Key::Objects].map(|key| element.get(key));
+        if lists.iter().all(|list| !list.starts_with('[')) {
+            return is_empty_response(element, is_bundle);
         }
         if lists_around >= MAX_UNPACKED_LISTS {
             return Err(format!("lists nested deeper than {MAX_UNPACKED_LISTS} levels"));

@@ -8,12 +8,15 @@ use std::borrow::Cow;
 use crate::ingest::block::Rows;
 use crate::ingest::builder::Col;
 use crate::ingest::detect::FormatError;
-use crate::ingest::list::{begin, describe, detect, refang};
+use crate::ingest::json::{Doubts, checked_end};
+use crate::ingest::list::{Given, begin, describe, detect, refang};
 use crate::ingest::names::{self, Field, TypeName};
-use crate::ingest::xsoar::as_text;
+use crate::ingest::split::lines;
+use crate::ingest::xsoar::{as_text, registry_values};
 use crate::model::json::string_into;
 use crate::model::kind;
 use crate::model::time::{Timestamp, YEAR_ONE};
+use crate::model::words;
 
 /// The delimiters tried, in this order.
 const DELIMITERS: [u8; 4] = *b",;\t|";
@@ -39,6 +42,8 @@ pub(crate) struct Table {
     targets: Vec<Target>,
     /// The columns with custom fields, by key.
     custom_columns: Vec<usize>,
+    /// Those among them whose key another column has too, so that they got a number behind it.
+    renamed: Vec<usize>,
 }
 
 impl Table {
@@ -46,7 +51,7 @@ impl Table {
     /// `None`: nothing there names the column of the values.
     pub(crate) fn find(prefix: &str, columns: &[(String, String)]) -> Result<Option<Self>, FormatError> {
         let mut comment = None;
-        for (number, text) in (1u64..).zip(prefix.lines()) {
+        for (number, text) in (1u64..).zip(lines(prefix)) {
             let text = text.trim_end();
             if let Some(inside) = text.strip_prefix('#') {
                 comment = Some(inside.trim_start());
@@ -105,19 +110,18 @@ impl Table {
             return Ok(None);
         }
         let unnamed = |name: String| if name.is_empty() { Target::Ignored } else { Target::Custom(name) };
-        let targets: Vec<Target> =
+        let mut targets: Vec<Target> =
             fields.into_iter().zip(names).map(|(target, name)| target.unwrap_or_else(|| unnamed(name))).collect();
+        let renamed = tell_apart(&mut targets);
         let mut custom: Vec<(&str, usize)> = Vec::new();
         for (at, target) in targets.iter().enumerate() {
-            if let Target::Custom(name) = target
-                && !custom.iter().any(|(present, _)| present == name)
-            {
+            if let Target::Custom(name) = target {
                 custom.push((name, at));
             }
         }
         custom.sort_unstable();
         let custom_columns = custom.into_iter().map(|(_, at)| at).collect();
-        Ok(Some(Table { delimiter, header_line, targets, custom_columns }))
+        Ok(Some(Table { delimiter, header_line, targets, custom_columns, renamed }))
     }
 
     /// Number of columns whose meaning is known.
@@ -151,12 +155,38 @@ impl Table {
         kind::validate(&xsoar_type, value)?;
         rows.scratch.clear();
         for (target, cell) in filled() {
-            if let Target::Field(Field::Hash(col)) = target {
-                rows.scratch.hashes.put(*col, cell);
+            if let Target::Field(Field::Hash(col)) = target
+                && !rows.scratch.hashes.put(*col, cell)
+            {
+                rows.builder.warn_field(*col);
             }
         }
-        begin(rows, &xsoar_type, value);
-        let score = cell(Field::Score).and_then(names::score);
+        // Two custom fields have a column for one type of indicator only.
+        let own_custom = match xsoar_type.as_ref() {
+            "ASN" => Some("name"),
+            "Registry Key" => Some("keyvalue"),
+            _ => None,
+        };
+        let own_custom = own_custom.and_then(|name| {
+            let position =
+                self.targets.iter().position(|target| matches!(target, Target::Custom(own) if own == name))?;
+            Some((position, record.get(position).filter(|cell| !cell.is_empty())?))
+        });
+        let own_custom = own_custom.filter(|(_, cell)| {
+            xsoar_type != "Registry Key" || {
+                let mut doubts = Doubts::default();
+                let is_json = checked_end(cell, 0, 0, &mut doubts) == Some(cell.len()) && doubts == Doubts::default();
+                is_json && registry_values(cell, &mut rows.scratch.registry_values, &mut rows.builder)
+            }
+        });
+        let given = Given {
+            mitre_id: cell(Field::Text(Col::MitreId)),
+            stix_id: cell(Field::StixId),
+            account_type: cell(Field::Text(Col::AccountType)),
+            user_id: cell(Field::Text(Col::UserId)),
+        };
+        begin(rows, &xsoar_type, value, &given);
+        let score = cell(Field::Score).and_then(words::score);
         describe(rows, score, cell(Field::Tags).unwrap_or_default(), cell(Field::Source));
         let Rows { builder, scratch, .. } = rows;
         if score.is_none() && cell(Field::Score).is_some() {
@@ -165,11 +195,20 @@ impl Table {
         for (target, cell) in filled() {
             match target {
                 Target::Field(Field::Text(col)) => builder.text(*col, cell),
-                Target::Field(Field::Tlp) => match names::tlp(cell) {
+                Target::Field(Field::List(col)) => {
+                    scratch.list.clear();
+                    cell.split([',', ';', '|']).for_each(|text| scratch.list.push(text));
+                    builder.list(*col, &scratch.list);
+                }
+                Target::Field(Field::Flag(col)) => match words::truth(cell) {
+                    Some(flag) => builder.boolean(*col, Some(flag)),
+                    None => builder.warn_field(*col),
+                },
+                Target::Field(Field::Tlp) => match words::tlp(cell) {
                     Some(colour) => builder.text(Col::Tlp, colour),
                     None => builder.warn_field(Col::Tlp),
                 },
-                Target::Field(Field::Confidence) => match names::confidence(cell) {
+                Target::Field(Field::Confidence) => match words::confidence(cell) {
                     Some(confidence) => builder.number(Col::Confidence, Some(confidence)),
                     None => builder.warn_field(Col::Confidence),
                 },
@@ -186,11 +225,17 @@ impl Table {
                 _ => {}
             }
         }
+        if let Some((_, name)) = own_custom.filter(|_| xsoar_type == "ASN") {
+            builder.text(Col::AsName, name);
+        }
         let out = &mut scratch.custom;
         for at in &self.custom_columns {
             let (Some(Target::Custom(name)), Some(cell)) = (self.targets.get(*at), record.get(*at)) else { continue };
-            if cell.is_empty() {
+            if cell.is_empty() || own_custom.is_some_and(|(own, _)| own == *at) {
                 continue;
+            }
+            if self.renamed.contains(at) {
+                builder.warn_field(Col::Custom);
             }
             out.push(if out.is_empty() { b'{' } else { b',' });
             string_into(name, out);
@@ -204,6 +249,25 @@ impl Table {
         builder.end_row((&xsoar_type, value), line);
         Ok(true)
     }
+}
+
+/// Gives columns with the key of an earlier one a key of their own: `foobar2` for the second that folds to `foobar`.
+/// Answers which those are.
+fn tell_apart(targets: &mut [Target]) -> Vec<usize> {
+    let mut renamed = Vec::new();
+    for at in 0..targets.len() {
+        let (before, rest) = targets.split_at(at);
+        let Some(Target::Custom(name)) = rest.first() else { continue };
+        if !before.contains(&Target::Custom(name.clone())) {
+            continue;
+        }
+        let free = |target: &Target| !targets.contains(target);
+        if let Some(own) = (2u32..).map(|number| Target::Custom(format!("{name}{number}"))).find(free) {
+            targets[at] = own;
+            renamed.push(at);
+        }
+    }
+    renamed
 }
 
 /// The cells of a record, trimmed, quotes taken off.
@@ -276,6 +340,8 @@ mod tests {
         assert_eq!(found, Some((b',', 0, strings(&["Time(FirstSeen)", "Value", "Type"]))));
         let found = fields("a\tvalue\tc\td", &[("A", "value"), ("c", "My Field"), ("d", "-")]);
         assert_eq!(found, Some((b'\t', 1, strings(&["Value", "value", "myfield", "-"]))));
+        let found = fields("value,Foo Bar,foo_bar,foobar2,FooBar\n", &[]);
+        assert_eq!(found, Some((b',', 1, strings(&["Value", "foobar", "foobar3", "foobar2", "foobar4"]))));
         assert_eq!(fields("192.0.2.1,bad\n", &[]), None);
         assert_eq!(fields("", &[]), None);
         let missing = Table::find("value,b\n", &[("x".to_owned(), "value".to_owned())]);

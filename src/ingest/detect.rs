@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::ingest::block::DecodeOptions;
 use crate::ingest::csv::Table;
-use crate::ingest::split::Framing;
+use crate::ingest::split::{Framing, lines};
 
 /// Forms of input. JSON inputs may mix the first two: each element is told apart by its keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +143,7 @@ fn looks_like_json(prefix: &[u8]) -> bool {
 
 /// The first line that is neither blank nor a comment.
 fn first_record(text: &str) -> &str {
-    text.lines().find(|line| !line.trim().is_empty() && !line.starts_with('#')).unwrap_or_default()
+    lines(text).find(|line| !line.trim().is_empty() && !line.starts_with('#')).unwrap_or_default()
 }
 
 /// The beginning as text, up to the first byte that is none.

@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::ingest::element::Key;
+use crate::ingest::element::{CustomKey, Key};
+use crate::ingest::json;
 
 /// First-level keys that queries ask for and that have no column of their own. A change of one of them is a change of the record; the
 /// rest of the document outside the columns is bookkeeping, which changes with every fetch.
-pub(crate) const TELLING: [Key; 9] = [
-    Key::Id,
+pub(crate) const TELLING: [Key; 8] = [
     Key::InvestigationIds,
     Key::Comments,
     Key::ExpirationSource,
@@ -35,28 +35,19 @@ pub(crate) struct Said {
 impl Said {
     /// What `older` said, if `newer` is a state of the same document: one of another `id` comes from another system.
     pub(crate) fn before(older: &str, newer: &str) -> Option<Self> {
-        let (before, after) = (telling_of(older), telling_of(newer));
-        if before[0].is_some() && after[0].is_some() && before[0] != after[0] {
+        let [older, newer] = [older, newer].map(|text| serde_json::from_str::<Members<'_>>(text).unwrap_or_default());
+        let ids = [older.get(Key::Id.as_str()), newer.get(Key::Id.as_str())].map(|id| id.filter(|id| tells(id)));
+        if ids[0].is_some() && ids[1].is_some() && ids[0] != ids[1] {
             return None;
         }
-        let custom = serde_json::from_str::<Custom<'_>>(older).ok().and_then(|document| document.fields);
-        let fields =
-            custom.and_then(|fields| serde_json::from_str::<Members<'_>>(fields.get()).ok()).unwrap_or_default();
-        let tags = fields.0.iter().filter(|(key, _)| key == "tags").flat_map(|(_, tags)| texts(tags.get()));
+        let custom = older.get("CustomFields").and_then(|fields| serde_json::from_str::<Members<'_>>(fields).ok());
+        let fields = custom.unwrap_or_default();
         Some(Said {
-            tags: tags.collect(),
+            tags: fields.get(CustomKey::Tags.as_str()).map(texts).unwrap_or_default(),
             keys: fields.0.iter().map(|(key, _)| key.clone()).collect(),
-            telling_differs: before != after,
+            telling_differs: TELLING.iter().any(|key| older.content(*key) != newer.content(*key)),
         })
     }
-}
-
-fn telling_of(text: &str) -> [Option<String>; TELLING.len()] {
-    let members = serde_json::from_str::<Members<'_>>(text).unwrap_or_default();
-    TELLING.map(|name| {
-        let value = members.0.iter().rev().find(|(key, _)| key == name.as_str()).map(|(_, value)| value.get())?;
-        tells(value).then(|| value.to_owned())
-    })
 }
 
 /// Whether the JSON text of a value says anything.
@@ -65,21 +56,31 @@ pub(crate) fn tells(raw: &str) -> bool {
 }
 
 /// The texts of a list; a single text is a list with commas.
-fn texts(raw: &str) -> Vec<String> {
+fn texts(raw: &str) -> HashSet<String> {
     let one = || serde_json::from_str::<String>(raw).map(|text| text.split(',').map(str::to_owned).collect());
     let list: Vec<String> = serde_json::from_str(raw).or_else(|_| one()).unwrap_or_default();
     list.iter().map(|text| text.trim().to_owned()).collect()
 }
 
-#[derive(Deserialize)]
-struct Custom<'a> {
-    #[serde(borrow, rename = "CustomFields", default)]
-    fields: Option<&'a RawValue>,
-}
-
 /// The members of an object, in order.
 #[derive(Default)]
 struct Members<'a>(Vec<(String, &'a RawValue)>);
+
+impl Members<'_> {
+    /// The JSON text of a member; of repeated ones the last.
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.get())
+    }
+
+    /// What the member says, whatever blanks it is written with.
+    fn content(&self, key: Key) -> Vec<u8> {
+        let mut out = Vec::new();
+        if let Some(raw) = self.get(key.as_str()).filter(|raw| tells(raw)) {
+            json::compact(raw, &mut out);
+        }
+        out
+    }
+}
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::de::IgnoredAny;
 
-use crate::ingest::json::{self, MAX_DEPTH};
+use crate::ingest::json::{self, Doubts, MAX_DEPTH};
 
 /// Size of the tables that find a key by its name: sparse, so that most names that are not ours hit an empty slot.
 const SLOTS: usize = 256;
@@ -70,6 +70,8 @@ keys! {
         Modified = "modified",
         Score = "score",
         Expiration = "expiration",
+        ExpirationStatus = "expirationStatus",
+        ExpirationSource = "expirationSource",
         FirstSeenXsoar = "firstSeen",
         LastSeenXsoar = "lastSeen",
         SourceBrands = "sourceBrands",
@@ -83,6 +85,9 @@ keys! {
         Iocs = "iocs",
         Objects = "objects",
         More = "more",
+        Total = "total",
+        Next = "next",
+        SearchAfter = "searchAfter",
         Id = "id",
         Type = "type",
         SpecVersion = "spec_version",
@@ -101,8 +106,6 @@ keys! {
         ObjectMarkingRefs = "object_marking_refs",
         InvestigationIds = "investigationIDs",
         Comments = "comments",
-        ExpirationSource = "expirationSource",
-        ExpirationStatus = "expirationStatus",
         IsShared = "isShared",
         IsDetectable = "isDetectable",
         IsPreventable = "isPreventable",
@@ -142,11 +145,23 @@ keys! {
     }
 }
 
+/// So many keys without a column are kept, to see whether one comes again.
+const OTHER_KEYS: usize = 16;
+
 /// A JSON object's first level. Absent keys have empty text; of repeated keys the last one counts.
 #[derive(Debug)]
 pub(crate) struct Element<'a> {
     fields: [&'a str; Key::COUNT],
     custom: [&'a str; CustomKey::COUNT],
+    /// Number of keys, known or not.
+    keys: usize,
+    /// The keys without a column, unless they are more than fit or hold escapes.
+    other_keys: [&'a str; OTHER_KEYS],
+    others: usize,
+    has_more_others: bool,
+    /// A known key that came again.
+    repeated: Option<Key>,
+    doubts: Doubts,
     /// The custom fields without a column, in the order they came.
     pub(crate) other_custom: Vec<(Cow<'a, str>, &'a str)>,
 }
@@ -157,24 +172,53 @@ impl<'a> Element<'a> {
         if !text.starts_with('{') {
             return Err("not a JSON object".to_owned());
         }
-        let mut element =
-            Element { fields: [""; Key::COUNT], custom: [""; CustomKey::COUNT], other_custom: Vec::new() };
-        let end = json::each_member(text, 0, 0, |key, start| {
+        let mut element = Element {
+            fields: [""; Key::COUNT],
+            custom: [""; CustomKey::COUNT],
+            keys: 0,
+            other_keys: [""; OTHER_KEYS],
+            others: 0,
+            has_more_others: false,
+            repeated: None,
+            doubts: Doubts::default(),
+            other_custom: Vec::new(),
+        };
+        let mut doubts = Doubts::default();
+        let end = json::each_member(text, 0, 0, &mut doubts, |key, start, doubts| {
+            element.keys += 1;
             if key == "CustomFields" && text.as_bytes().get(start) == Some(&b'{') {
-                return element.read_custom_fields(text, start);
+                element.note_other(key);
+                return element.read_custom_fields(text, start, doubts);
             }
-            let end = json::checked_end(text, start, 1)?;
-            if let Some(key) = Key::named(&key) {
-                element.fields[key as usize] = text.get(start..end)?;
+            let end = json::checked_end(text, start, 1, doubts)?;
+            match Key::named(&key) {
+                Some(key) => {
+                    let before = std::mem::replace(&mut element.fields[key as usize], text.get(start..end)?);
+                    if !before.is_empty() {
+                        element.repeated = Some(key);
+                    }
+                }
+                None => element.note_other(key),
             }
             Some(end)
         });
+        element.doubts = doubts;
         if end == Some(text.len()) { Ok(element) } else { Err(refusal(text, line)) }
     }
 
-    fn read_custom_fields(&mut self, text: &'a str, open: usize) -> Option<usize> {
-        json::each_member(text, open, 1, |key, start| {
-            let end = json::checked_end(text, start, 2)?;
+    fn note_other(&mut self, key: Cow<'a, str>) {
+        match (key, self.other_keys.get_mut(self.others)) {
+            (Cow::Borrowed(key), Some(place)) => {
+                *place = key;
+                self.others += 1;
+            }
+            _ => self.has_more_others = true,
+        }
+    }
+
+    fn read_custom_fields(&mut self, text: &'a str, open: usize, doubts: &mut Doubts) -> Option<usize> {
+        json::each_member(text, open, 1, doubts, |key, start, doubts| {
+            let end = json::checked_end(text, start, 2, doubts)?;
             let raw = text.get(start..end)?;
             match CustomKey::named(&key) {
                 Some(key) => self.custom[key as usize] = raw,
@@ -182,6 +226,35 @@ impl<'a> Element<'a> {
             }
             Some(end)
         })
+    }
+
+    /// Refuses an element that holds what no reader can; `text` is what it was read from, on that line.
+    pub(crate) fn check_readable(&self, text: &str, line: u64) -> Result<(), String> {
+        let (at, what) = match self.doubts {
+            Doubts { surrogate: Some(at), .. } => (at, "half of a surrogate pair, which is no character"),
+            Doubts { number: Some(at), .. } => (at, "a number beyond what any reader can hold"),
+            _ => return Ok(()),
+        };
+        let before = text.as_bytes().get(..at).unwrap_or_default();
+        let line = line + before.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
+        Err(format!("it holds {what} (line {line}, column {column})"))
+    }
+
+    /// A key that is there twice, if there is one; `text` is what the element was read from.
+    pub(crate) fn repeated_key(&self, text: &str) -> Option<String> {
+        if let Some(known) = self.repeated {
+            return Some(known.as_str().to_owned());
+        }
+        if self.has_more_others {
+            let keys = json::members(text).map(|(key, _)| json::string(key).unwrap_or(Cow::Borrowed(key)));
+            let mut keys: Vec<Cow<'_, str>> = keys.collect();
+            keys.sort_unstable();
+            return keys.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0].clone().into_owned());
+        }
+        let others = self.other_keys.get(..self.others).unwrap_or_default();
+        let again = |(at, key): &(usize, &&str)| others.iter().take(*at).any(|before| before == *key);
+        others.iter().enumerate().find(again).map(|(_, key)| (*key).to_owned())
     }
 
     /// The JSON text of a key's value, empty when the key is absent.
@@ -192,6 +265,11 @@ impl<'a> Element<'a> {
     /// Whether the key is there and not null.
     pub(crate) fn has(&self, key: Key) -> bool {
         !matches!(self.get(key), "" | "null")
+    }
+
+    /// Whether there are keys, and none but these.
+    pub(crate) fn has_only(&self, keys: &[Key]) -> bool {
+        self.keys > 0 && keys.iter().filter(|key| !self.get(**key).is_empty()).count() == self.keys
     }
 
     /// Reads a custom field for its column. One that holds something the column cannot stays among the others.
@@ -234,6 +312,26 @@ mod tests {
         assert!(!element.has(Key::Id));
         assert_eq!(element.custom[CustomKey::Tags as usize], "[1]");
         assert_eq!(element.other_custom, [(Cow::Borrowed("zz"), "{\"y\": 2}"), (Cow::Borrowed("aa"), "null")]);
+    }
+
+    #[test]
+    fn keys_that_come_twice_are_found() {
+        let many = |last: &str| {
+            let keys: String = (0..30).map(|n| format!("\"k{n}\":{{\"k{n}\":0,\"k{n}\":0}},")).collect();
+            format!("{{{keys}\"{last}\":1}}")
+        };
+        let cases = [
+            (r#"{"a":1,"b":{"a":1,"a":2},"c":"a","id":"id"}"#.to_owned(), None),
+            (r#"{"id":"x","a":1,"id":"y"}"#.to_owned(), Some("id")),
+            (r#"{"b":1,"a":1,"c":[],"a":2}"#.to_owned(), Some("a")),
+            (r#"{"a":1,"\u0061":2}"#.to_owned(), Some("a")),
+            (r#"{"CustomFields":{},"CustomFields":{}}"#.to_owned(), Some("CustomFields")),
+            (many("k"), None),
+            (many("k7"), Some("k7")),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(Element::parse(&text, 1).unwrap().repeated_key(&text).as_deref(), expected, "{text}");
+        }
     }
 
     #[test]

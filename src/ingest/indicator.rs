@@ -36,18 +36,11 @@ pub(crate) fn begin(builder: &mut BatchBuilder, ids: &IdSpace, identity: &Identi
     let mut id = own_id(ids, stix_type, xsoar_type, facts, *mitre_id);
     let mut indicator_id = ids.indicator(value);
     if let Some(text) = *stix_id {
+        builder.text(Col::StixId, text);
         match split_stix_id(text) {
-            Some((given_type, uuid)) if stix_type.is_some_and(|own| own.as_str() == given_type) => {
-                id = uuid;
-                builder.count_as_content(Col::StixId, text);
-            }
-            Some((given_type, uuid)) => {
-                if given_type == StixType::Indicator.as_str() {
-                    indicator_id = uuid;
-                }
-                builder.text(Col::StixId, text);
-            }
-            None => builder.text(Col::StixId, text),
+            Some((given, uuid)) if stix_type.is_some_and(|own| own.as_str() == given) => id = uuid,
+            Some((given, uuid)) if given == StixType::Indicator.as_str() => indicator_id = uuid,
+            _ => {}
         }
     }
     builder.uuid(Col::Id, &id);

@@ -9,6 +9,16 @@ use std::borrow::Cow;
 /// Deeper documents are refused: consumers' own parsers stop at about this depth.
 pub(crate) const MAX_DEPTH: usize = 128;
 
+/// What the grammar allows and no reader can hold, by where it is seen first. Kept, it would break whatever page it
+/// comes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Doubts {
+    /// An escape that is half of a surrogate pair, and no character.
+    pub(crate) surrogate: Option<usize>,
+    /// A number beyond all floats.
+    pub(crate) number: Option<usize>,
+}
+
 /// Visits the members of the object that opens at `open`, inside of `depth` other containers, and gives the position
 /// behind it. `visit` gets a member's key and where its value begins, and gives where that ends
 /// ([`checked_end`], or a nested `each_member`). `None`: not JSON, or too deep.
@@ -16,7 +26,8 @@ pub(crate) fn each_member<'a>(
     text: &'a str,
     open: usize,
     depth: usize,
-    mut visit: impl FnMut(Cow<'a, str>, usize) -> Option<usize>,
+    doubts: &mut Doubts,
+    mut visit: impl FnMut(Cow<'a, str>, usize, &mut Doubts) -> Option<usize>,
 ) -> Option<usize> {
     let bytes = text.as_bytes();
     if bytes.get(open) != Some(&b'{') || depth >= MAX_DEPTH {
@@ -27,14 +38,14 @@ pub(crate) fn each_member<'a>(
         return Some(at + 1);
     }
     loop {
-        let (key_end, is_plain) = checked_string(bytes, at)?;
+        let (key_end, is_plain) = checked_string(bytes, at, doubts)?;
         let key = match is_plain {
             true => Cow::Borrowed(text.get(at + 1..key_end - 1)?),
             // Escapes that are no characters stay as they are written.
             false => string(text.get(at..key_end)?).unwrap_or(Cow::Borrowed(text.get(at..key_end)?)),
         };
         let value = value_start(bytes, key_end)?;
-        at = blank_end(bytes, visit(key, value)?);
+        at = blank_end(bytes, visit(key, value, doubts)?);
         match bytes.get(at)? {
             b',' => at = blank_end(bytes, at + 1),
             b'}' => return Some(at + 1),
@@ -44,7 +55,7 @@ pub(crate) fn each_member<'a>(
 }
 
 /// Position behind the value that begins at `start`, inside of `depth` containers. `None`: not JSON, or too deep.
-pub(crate) fn checked_end(text: &str, start: usize, depth: usize) -> Option<usize> {
+pub(crate) fn checked_end(text: &str, start: usize, depth: usize, doubts: &mut Doubts) -> Option<usize> {
     let bytes = text.as_bytes();
     let mut at = start;
     let mut open = 0;
@@ -53,7 +64,7 @@ pub(crate) fn checked_end(text: &str, start: usize, depth: usize) -> Option<usiz
     const { assert!(MAX_DEPTH <= u128::BITS as usize) };
     loop {
         match *bytes.get(at)? {
-            b'"' => at = checked_string_end(bytes, at)?,
+            b'"' => at = checked_string_end(bytes, at, doubts)?,
             opening @ (b'{' | b'[') => {
                 if depth + open >= MAX_DEPTH {
                     return None;
@@ -66,7 +77,7 @@ pub(crate) fn checked_end(text: &str, start: usize, depth: usize) -> Option<usiz
                     open += 1;
                     objects = objects << 1 | u128::from(is_object);
                     if is_object {
-                        at = value_start(bytes, checked_string_end(bytes, at)?)?;
+                        at = value_start(bytes, checked_string_end(bytes, at, doubts)?)?;
                     }
                     continue;
                 }
@@ -74,7 +85,7 @@ pub(crate) fn checked_end(text: &str, start: usize, depth: usize) -> Option<usiz
             b't' => at = literal_end(bytes, at, b"true")?,
             b'f' => at = literal_end(bytes, at, b"false")?,
             b'n' => at = literal_end(bytes, at, b"null")?,
-            _ => at = number_end(bytes, at)?,
+            _ => at = number_end(bytes, at, doubts)?,
         }
         loop {
             if open == 0 {
@@ -85,7 +96,7 @@ pub(crate) fn checked_end(text: &str, start: usize, depth: usize) -> Option<usiz
             match (*bytes.get(at)?, in_object) {
                 (b',', true) => {
                     let key = blank_end(bytes, at + 1);
-                    at = value_start(bytes, checked_string_end(bytes, key)?)?;
+                    at = value_start(bytes, checked_string_end(bytes, key, doubts)?)?;
                     break;
                 }
                 (b',', false) => {
@@ -121,7 +132,7 @@ fn literal_end(bytes: &[u8], at: usize, literal: &[u8]) -> Option<usize> {
     (bytes.get(at..end)? == literal).then_some(end)
 }
 
-fn number_end(bytes: &[u8], start: usize) -> Option<usize> {
+fn number_end(bytes: &[u8], start: usize, doubts: &mut Doubts) -> Option<usize> {
     let digits = |mut at: usize| {
         while bytes.get(at).is_some_and(u8::is_ascii_digit) {
             at += 1;
@@ -134,18 +145,23 @@ fn number_end(bytes: &[u8], start: usize) -> Option<usize> {
     if bytes.get(at) == Some(&b'.') {
         at = some_digits(at + 1)?;
     }
-    if let Some(b'e' | b'E') = bytes.get(at) {
+    let has_exponent = matches!(bytes.get(at), Some(b'e' | b'E'));
+    if has_exponent {
         at = some_digits(at + 1 + usize::from(matches!(bytes.get(at + 1), Some(b'+' | b'-'))))?;
+    }
+    if doubts.number.is_none() && (has_exponent || at - start > f64::MAX_10_EXP as usize) {
+        let number = std::str::from_utf8(bytes.get(start..at)?).ok()?.parse::<f64>();
+        doubts.number = number.is_ok_and(f64::is_infinite).then_some(start);
     }
     Some(at)
 }
 
-fn checked_string_end(bytes: &[u8], quote: usize) -> Option<usize> {
-    checked_string(bytes, quote).map(|(end, _)| end)
+fn checked_string_end(bytes: &[u8], quote: usize, doubts: &mut Doubts) -> Option<usize> {
+    checked_string(bytes, quote, doubts).map(|(end, _)| end)
 }
 
 /// Position behind a string, and whether it is free of escapes.
-fn checked_string(bytes: &[u8], quote: usize) -> Option<(usize, bool)> {
+fn checked_string(bytes: &[u8], quote: usize, doubts: &mut Doubts) -> Option<(usize, bool)> {
     if bytes.get(quote) != Some(&b'"') {
         return None;
     }
@@ -159,10 +175,25 @@ fn checked_string(bytes: &[u8], quote: usize) -> Option<(usize, bool)> {
         is_plain = false;
         match bytes.get(at..)? {
             [b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => at += 2,
-            [b'\\', b'u', a, b, c, d, ..] if [a, b, c, d].into_iter().all(u8::is_ascii_hexdigit) => at += 6,
-            _ => return None,
+            _ => {
+                let (first, second) = (escaped_unit(bytes, at)?, || escaped_unit(bytes, at + 6));
+                at += match first {
+                    0xd800..0xdc00 if second().is_some_and(|second| matches!(second, 0xdc00..0xe000)) => 12,
+                    0xd800..0xe000 => {
+                        doubts.surrogate.get_or_insert(at);
+                        6
+                    }
+                    _ => 6,
+                };
+            }
         }
     }
+}
+
+/// The number of the escape `\uXXXX` at `at`.
+fn escaped_unit(bytes: &[u8], at: usize) -> Option<u32> {
+    let [b'\\', b'u', digits @ ..] = bytes.get(at..at + 6)? else { return None };
+    digits.iter().try_fold(0, |unit, digit| Some(unit << 4 | char::from(*digit).to_digit(16)?))
 }
 
 /// Position of the first quote, backslash or control character from `at` on. As `first_special`, without its
@@ -394,7 +425,29 @@ mod tests {
 
     /// Whether the whole text is a value.
     fn accepts(text: &str) -> bool {
-        checked_end(text, 0, 0) == Some(text.len())
+        checked_end(text, 0, 0, &mut Doubts::default()) == Some(text.len())
+    }
+
+    #[test]
+    fn what_no_reader_holds_is_seen_where_it_is_first() {
+        let huge = format!("[1.5,-{}]", "9".repeat(400));
+        let cases = [
+            (r#"["\ud83d\ude00\u00e9\\ud800"]"#, None, None),
+            (r#"["x\ud83d"]"#, Some(3), None),
+            (r#"["\ude00\ud83d"]"#, Some(2), None),
+            (r#"["\ud83d\ud83d\ude00"]"#, Some(2), None),
+            (r#"["\uD83Dx\uDE00"]"#, Some(2), None),
+            (r#"{"a":{"\udfff":1}}"#, Some(7), None),
+            ("[1e308,1E-999,-0.0e0,1e999,1e1000]", None, Some(21)),
+            (huge.as_str(), None, Some(5)),
+        ];
+        for (text, surrogate, number) in cases {
+            let mut doubts = Doubts::default();
+            assert_eq!(checked_end(text, 0, 0, &mut doubts), Some(text.len()), "{text}");
+            assert_eq!(doubts, Doubts { surrogate, number }, "{text}");
+            let readable = serde_json::from_str::<serde_json::Value>(text).is_ok();
+            assert_eq!(readable, surrogate.is_none() && number.is_none(), "{text}");
+        }
     }
 
     #[test]
@@ -404,9 +457,9 @@ mod tests {
         let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
         assert!(accepts(&nested(MAX_DEPTH)));
         assert!(!accepts(&nested(MAX_DEPTH + 1)));
-        assert_eq!(checked_end(&nested(2), 0, MAX_DEPTH - 1), None);
+        assert_eq!(checked_end(&nested(2), 0, MAX_DEPTH - 1, &mut Doubts::default()), None);
         assert!(!accepts(&nested(100_000)));
-        assert_eq!(each_member("{}", 0, MAX_DEPTH, |_, _| None), None);
+        assert_eq!(each_member("{}", 0, MAX_DEPTH, &mut Doubts::default(), |_, _, _| None), None);
     }
 
     #[test]
@@ -481,7 +534,8 @@ mod tests {
         fn nothing_here_panics_on_rubbish(raw in "[\\[\\]{}\",: \\\\ax\u{e9}]{0,40}") {
             let mut out = Vec::new();
             compact(&raw, &mut out);
-            let _ = (text(&raw), checked_end(&raw, 0, 0), items(&raw).count(), members(&raw).count());
+            let _ = (text(&raw), items(&raw).count(), members(&raw).count());
+            let _ = checked_end(&raw, 0, 0, &mut Doubts::default());
         }
     }
 }

@@ -6,6 +6,8 @@ use crate::ingest::block::Rows;
 use crate::ingest::builder::Col;
 use crate::ingest::indicator::{self, Identity};
 use crate::ingest::names::TypeName;
+use crate::ingest::xsoar::as_text;
+use crate::model::ids::ScoFacts;
 use crate::model::kind;
 
 /// Addresses that a `hosts` file gives to the names it blocks.
@@ -21,20 +23,33 @@ pub(crate) fn append(rows: &mut Rows<'_>, text: &str, line: u64) -> Result<bool,
     };
     kind::validate(&xsoar_type, value)?;
     rows.scratch.clear();
-    begin(rows, &xsoar_type, value);
+    begin(rows, &xsoar_type, value, &Given::default());
     describe(rows, None, "", None);
     rows.builder.end_row((&xsoar_type, value), line);
     Ok(true)
 }
 
-/// Begins the row of a value that was found valid; hashes given beside it are in the scratch already.
-pub(crate) fn begin(rows: &mut Rows<'_>, xsoar_type: &str, value: &str) {
+/// What a table may say of an indicator's identity, besides type, value, hashes and registry values.
+#[derive(Debug, Default)]
+pub(crate) struct Given<'a> {
+    pub(crate) mitre_id: Option<&'a str>,
+    pub(crate) stix_id: Option<&'a str>,
+    pub(crate) account_type: Option<&'a str>,
+    pub(crate) user_id: Option<&'a str>,
+}
+
+/// Begins the row of a value that was found valid; hashes and registry values given beside it are in the scratch
+/// already.
+pub(crate) fn begin(rows: &mut Rows<'_>, xsoar_type: &str, value: &str, given: &Given<'_>) {
     let Rows { builder, scratch, options, .. } = rows;
+    let Given { mitre_id, stix_id, account_type, user_id } = *given;
     if xsoar_type == "File" {
         scratch.hashes.put_value(value);
     }
-    let facts = scratch.hashes.facts(value);
-    indicator::begin(builder, &options.ids, &Identity { xsoar_type, facts, ..Identity::default() });
+    let registry_values = as_text(&scratch.registry_values);
+    let facts = ScoFacts { account_type, user_id, registry_values, ..scratch.hashes.facts(value) };
+    indicator::begin(builder, &options.ids, &Identity { xsoar_type, facts, mitre_id, stix_id });
+    builder.text_opt(Col::RegistryValues, registry_values);
 }
 
 /// Appends verdict, tags (separated by commas, semicolons or bars) and source, or what the options say instead.

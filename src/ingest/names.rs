@@ -1,4 +1,4 @@
-//! The words files use: names of types and columns, verdicts, colours.
+//! The names files use for types and columns.
 
 use std::borrow::Cow;
 
@@ -15,10 +15,10 @@ pub(crate) fn fold(name: &str) -> String {
 pub(crate) enum TypeName {
     /// The XSOAR type.
     Known(&'static str),
-    /// An address or network, whose family the value shows.
+    /// An address or network, whose family the value shows. A port behind it is dropped.
     Address,
-    /// An address with a port behind it, which is dropped.
-    AddressPort,
+    /// A host, by its name or its address.
+    Host,
     /// `name|hash`: the hash counts.
     NamedHash,
     /// `domain|address`: the domain counts.
@@ -36,8 +36,9 @@ impl TypeName {
         match folded.as_str() {
             "ip" | "ipv4" | "ipv6" | "ipv4addr" | "ipv6addr" | "ipaddress" | "ipaddr" | "ipsrc" | "ipdst"
             | "address" | "cidr" | "ipv6cidr" | "subnet" | "network" | "netblock" => TypeName::Address,
-            "ipport" | "ipsrcport" | "ipdstport" if separated => TypeName::AddressPort,
-            "domain" | "domainname" | "hostname" | "fqdn" | "host" => TypeName::Known("Domain"),
+            "ipport" | "ipsrcport" | "ipdstport" if separated => TypeName::Address,
+            "domain" | "domainname" | "fqdn" => TypeName::Known("Domain"),
+            "hostname" | "host" => TypeName::Host,
             "domainip" if separated => TypeName::DomainAddress,
             "url" | "uri" | "link" => TypeName::Known("URL"),
             "email" | "emailaddr" | "emailaddress" | "emailsrc" | "emaildst" => TypeName::Known("Email"),
@@ -65,14 +66,19 @@ impl TypeName {
     /// The XSOAR type and the value proper, of a value that was said to be of the type `name`.
     pub(crate) fn apply<'a>(self, name: &'a str, value: &'a str) -> (Cow<'a, str>, &'a str) {
         let value = match self {
-            TypeName::AddressPort => without_port(value),
+            TypeName::Address => without_port(value),
             TypeName::NamedHash => value.rsplit_once('|').map_or(value, |(_, hash)| hash),
             TypeName::DomainAddress => value.split_once('|').map_or(value, |(domain, _)| domain),
             _ => value,
         };
         let xsoar_type = match self {
             TypeName::Known(known) => known,
-            TypeName::Address | TypeName::AddressPort => kind::detect(value).unwrap_or("IP"),
+            TypeName::Address => kind::detect(value).unwrap_or("IP"),
+            // Names of hosts look like much else; only what no name can look like is something else.
+            TypeName::Host => {
+                let others = ["IP", "IPv6", "CIDR", "IPv6CIDR", "DomainGlob", "URL"];
+                kind::detect(value).filter(|found| others.contains(found)).unwrap_or("Domain")
+            }
             TypeName::NamedHash => "File",
             TypeName::DomainAddress => "Domain",
             TypeName::Own => return (Cow::Borrowed(name), value),
@@ -81,67 +87,14 @@ impl TypeName {
     }
 }
 
-/// `192.0.2.1` of `192.0.2.1:80` or `192.0.2.1|80`; `2001:db8::1` of `[2001:db8::1]:80`.
+/// `192.0.2.1` of `192.0.2.1:80` or `192.0.2.1|80`; `2001:db8::1` of `[2001:db8::1]:80`; anything else as it is.
 fn without_port(value: &str) -> &str {
-    if kind::detect(value).is_some_and(|found| found.starts_with("IP")) {
-        return value;
-    }
-    let address = value.rsplit_once(['|', ':']).map_or(value, |(address, _)| address);
-    address.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(address)
-}
-
-/// A verdict as a number 0–3 or a word.
-pub(crate) fn score(text: &str) -> Option<u8> {
-    let text = text.trim();
-    if let Ok(number) = text.parse::<f64>() {
-        return [0u8, 1, 2, 3].into_iter().find(|score| f64::from(*score) == number);
-    }
-    let words: [(&str, u8); 17] = [
-        ("unknown", 0),
-        ("none", 0),
-        ("info", 0),
-        ("informational", 0),
-        ("benign", 1),
-        ("good", 1),
-        ("clean", 1),
-        ("harmless", 1),
-        ("safe", 1),
-        ("suspicious", 2),
-        ("low", 2),
-        ("medium", 2),
-        ("moderate", 2),
-        ("malicious", 3),
-        ("bad", 3),
-        ("high", 3),
-        ("critical", 3),
-    ];
-    words.into_iter().find(|(word, _)| text.eq_ignore_ascii_case(word)).map(|(_, score)| score)
-}
-
-/// A traffic-light colour, with or without `TLP:`, in any case.
-pub(crate) fn tlp(text: &str) -> Option<&'static str> {
-    let text = text.trim();
-    let colour = match text.split_at_checked(3) {
-        Some((prefix, rest)) if prefix.eq_ignore_ascii_case("tlp") => rest.trim_start_matches([':', ' ', '-', '_']),
-        _ => text,
-    };
-    let strict = ["amber+strict", "amber strict", "amber_strict", "amber-strict"];
-    if strict.iter().any(|spelling| colour.eq_ignore_ascii_case(spelling)) {
-        return Some("amber+strict");
-    }
-    ["clear", "white", "green", "amber", "red"].into_iter().find(|name| colour.eq_ignore_ascii_case(name))
-}
-
-/// 0–100, fractions cut.
-pub(crate) fn confidence(text: &str) -> Option<u8> {
-    let number = text.trim().trim_end_matches('%').parse::<f64>().ok()?;
-    (0.0..=100.0).contains(&number).then_some(number as u8)
-}
-
-/// A truth value as JSON or people write it.
-pub(crate) fn truth(text: &str) -> Option<bool> {
-    let is = |words: [&str; 3]| words.iter().any(|word| text.trim().eq_ignore_ascii_case(word));
-    if is(["true", "yes", "1"]) { Some(true) } else { is(["false", "no", "0"]).then_some(false) }
+    let Some((address, port)) = value.rsplit_once(['|', ':']) else { return value };
+    let bare = address.strip_prefix('[').and_then(|inner| inner.strip_suffix(']'));
+    // The last group of an IPv6 address is no port, unless something says so.
+    let is_address = bare.is_none() && value.as_bytes().get(address.len()) == Some(&b':') && address.contains(':');
+    let is_port = port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    if is_port && !is_address { bare.unwrap_or(address) } else { value }
 }
 
 /// What a column of a table can be.
@@ -154,8 +107,14 @@ pub(crate) enum Field {
     Source,
     Tlp,
     Confidence,
+    /// The id the record came with.
+    StixId,
     /// Text of that column.
     Text(Col),
+    /// Texts of that column, with commas, semicolons or bars between them.
+    List(Col),
+    /// A truth value of that column.
+    Flag(Col),
     /// A timestamp of that column.
     Time(Col),
     /// A file hash of that column.
@@ -182,6 +141,22 @@ const FIELDS: &[(Field, &[&str])] = &[
     (Field::Hash(Col::Sha1), &["sha1", "sha1hash"]),
     (Field::Hash(Col::Sha256), &["sha256", "sha256hash"]),
     (Field::Hash(Col::Sha512), &["sha512", "sha512hash"]),
+    // XSOAR's custom fields that have columns. `keyvalue` and `name` have one for a single type only: see the rows.
+    (Field::StixId, &["stixid"]),
+    (Field::Text(Col::MitreId), &["mitreid"]),
+    (Field::Text(Col::AccountType), &["accounttype"]),
+    (Field::Text(Col::UserId), &["userid"]),
+    (Field::Text(Col::IdentityClass), &["identityclass"]),
+    (Field::Text(Col::Ssdeep), &["ssdeep"]),
+    (Field::Text(Col::Subject), &["subject"]),
+    (Field::Text(Col::Issuer), &["issuer"]),
+    (Field::Text(Col::ValidityNotBefore), &["validitynotbefore"]),
+    (Field::Text(Col::ValidityNotAfter), &["validitynotafter"]),
+    (Field::Time(Col::Published), &["published"]),
+    (Field::Flag(Col::IsFamily), &["ismalwarefamily"]),
+    (Field::Flag(Col::Revoked), &["revoked", "isrevoked"]),
+    (Field::List(Col::ObjectRefs), &["reportobjectreferences"]),
+    (Field::List(Col::KillChainPhases), &["killchainphases"]),
 ];
 
 /// Columns that hold the value when none is called so.
@@ -246,6 +221,14 @@ mod tests {
             ("ip:port", "192.0.2.1:80", "IP", "192.0.2.1"),
             ("ip-dst|port", "192.0.2.1|80", "IP", "192.0.2.1"),
             ("ip:port", "[2001:db8::1]:80", "IPv6", "2001:db8::1"),
+            ("ip-dst|port", "2001:db8::1|80", "IPv6", "2001:db8::1"),
+            ("ip", "192.0.2.1:80", "IP", "192.0.2.1"),
+            ("ip", "2001:db8::1:80", "IPv6", "2001:db8::1:80"),
+            ("ip", "192.0.2.1:99999", "IP", "192.0.2.1:99999"),
+            ("host", "192.0.2.1", "IP", "192.0.2.1"),
+            ("hostname", "2001:db8::/32", "IPv6CIDR", "2001:db8::/32"),
+            ("host", "srv1", "Domain", "srv1"),
+            ("host", "d41d8cd98f00b204e9800998ecf8427e", "Domain", "d41d8cd98f00b204e9800998ecf8427e"),
             ("DOMAIN", "a.example", "Domain", "a.example"),
             ("domain-name", "a.example", "Domain", "a.example"),
             ("domain|ip", "a.example|192.0.2.1", "Domain", "a.example"),
@@ -262,32 +245,6 @@ mod tests {
         for (name, value, xsoar_type, proper) in cases {
             let (found_type, found_value) = TypeName::named(name).apply(name, value);
             assert_eq!((found_type.as_ref(), found_value), (xsoar_type, proper), "{name} {value}");
-        }
-    }
-
-    #[test]
-    fn words_of_verdicts_and_colours() {
-        for (text, expected) in
-            [("3", Some(3)), ("2.0", Some(2)), (" Malicious", Some(3)), ("4", None), ("x", None), ("", None)]
-        {
-            assert_eq!(score(text), expected, "{text}");
-        }
-        let colours = [
-            ("TLP:RED", Some("red")),
-            ("Amber", Some("amber")),
-            ("tlp:amber strict", Some("amber+strict")),
-            ("pink", None),
-        ];
-        for (text, expected) in colours {
-            assert_eq!(tlp(text), expected, "{text}");
-        }
-        for (text, expected) in
-            [("80", Some(80)), ("99.9", Some(99)), ("101", None), ("-1", None), ("high", None), ("NaN", None)]
-        {
-            assert_eq!(confidence(text), expected, "{text}");
-        }
-        for (text, expected) in [("True", Some(true)), ("no", Some(false)), ("maybe", None)] {
-            assert_eq!(truth(text), expected, "{text}");
         }
     }
 

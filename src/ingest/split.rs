@@ -19,11 +19,12 @@ pub(crate) const SHOWN_BYTES: u64 = 1 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
     /// JSON: one value a line, or documents one after the other whose lists (`[…]`, `{"iocs":[…]}`,
-    /// `{"objects":[…]}`) are unpacked. Which of the two shows when the first value ends.
+    /// `{"objects":[…]}`) are unpacked. Which of the two shows when the first value ends. An object whose `type` or
+    /// `id` before the list says that it is no bundle is an element with its lists.
     Json,
-    /// One element a line.
+    /// One element a line. Lines end with a line feed, a carriage return, or both.
     Lines,
-    /// CSV records; quoted fields may hold line ends.
+    /// CSV records, which end as lines do; quoted fields may hold line ends.
     Csv {
         /// Between two fields.
         delimiter: u8,
@@ -113,8 +114,10 @@ pub(crate) struct Splitter {
     start_line: u64,
     /// The element was already reported as too long.
     refused: bool,
-    /// CSV: the first line end inside the record.
-    first_break: Option<u64>,
+    /// CSV: the first line end inside the record, and whether it is a carriage return.
+    first_break: Option<(u64, bool)>,
+    /// CSV: the byte before was a carriage return, so that a line feed now says nothing new.
+    after_return: bool,
     depth: u64,
     /// Depth of the unpacked list; 0 outside of one.
     list_depth: u64,
@@ -127,6 +130,32 @@ pub(crate) struct Splitter {
     /// The last text at depth 1 of a top-level object.
     key: [u8; KEY_BYTES],
     key_len: usize,
+    role: Role,
+    /// Whether the top-level object wraps others, as far as it has been read.
+    wraps: Wraps,
+}
+
+/// What a text at depth 1 is, as far as that matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// A key, or the value of some other key.
+    Other,
+    TypeKey,
+    IdKey,
+    /// The value of `type`.
+    Type,
+    /// The value of `id`.
+    Id,
+}
+
+/// Whether `objects` and `iocs` of an object are a list of elements, or belong to an object that is an element itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wraps {
+    /// No `type` yet: responses and envelopes have none.
+    Untold,
+    /// A bundle.
+    Yes,
+    No,
 }
 
 impl Splitter {
@@ -146,6 +175,7 @@ impl Splitter {
             start_line: 1,
             refused: false,
             first_break: None,
+            after_return: false,
             depth: 0,
             list_depth: 0,
             arrays: 0,
@@ -153,6 +183,8 @@ impl Splitter {
             significant: b'\n',
             key: [0; KEY_BYTES],
             key_len: 0,
+            role: Role::Other,
+            wraps: Wraps::Untold,
         }
     }
 
@@ -178,7 +210,7 @@ impl Splitter {
     pub(crate) fn feed(&mut self, bytes: &[u8], out: &mut Vec<Span>) {
         match self.framing {
             Framing::Json => self.feed_json(bytes, out),
-            Framing::Lines => self.feed_lines(bytes, 0, out),
+            Framing::Lines => self.feed_list(bytes, out),
             Framing::Csv { delimiter } => return self.feed_csv(bytes, delimiter, out),
         }
         self.pos += bytes.len() as u64;
@@ -262,6 +294,23 @@ impl Splitter {
         }
     }
 
+    /// As [`feed_lines`](Self::feed_lines), but a carriage return ends a line too: in JSON it is a blank.
+    fn feed_list(&mut self, bytes: &[u8], out: &mut Vec<Span>) {
+        let mut from = 0;
+        while let Some(found) = find_where(|byte| matches!(byte, b'\n' | b'\r'), &bytes[from..]) {
+            let at = from + found;
+            let end = self.pos + at as u64;
+            let before = at.checked_sub(1).map_or(self.previous, |before| bytes[before]);
+            from = at + 1;
+            // The second byte of one line end.
+            if bytes[at] != b'\n' || before != b'\r' {
+                self.emit(end, out);
+                self.line += 1;
+            }
+            self.begin(end + 1);
+        }
+    }
+
     fn feed_json(&mut self, bytes: &[u8], out: &mut Vec<Span>) {
         let mut at = 0;
         while at < bytes.len() {
@@ -326,6 +375,14 @@ impl Splitter {
             match byte {
                 b'"' => {
                     self.key_len = 0;
+                    if self.depth == 1 && self.list_depth == 0 {
+                        let is_value = last_significant(&bytes[..at]).unwrap_or(self.significant) == b':';
+                        self.role = match self.role {
+                            Role::TypeKey if is_value => Role::Type,
+                            Role::IdKey if is_value => Role::Id,
+                            _ => Role::Other,
+                        };
+                    }
                     self.place = Place::Text;
                     return at + 1;
                 }
@@ -343,7 +400,7 @@ impl Splitter {
                     }
                     self.begin_value(here, byte);
                 }
-                b'[' if self.depth == 1 && self.list_depth == 0 && self.key_names_list() => {
+                b'[' if self.depth == 1 && self.list_depth == 0 && self.opens_list() => {
                     self.start = None;
                     self.layout = Layout::Documents;
                     self.open(byte);
@@ -423,14 +480,36 @@ impl Splitter {
         if self.depth == self.list_depth {
             self.end_value(end, out);
         } else {
+            if self.depth == 1 && self.list_depth == 0 {
+                self.note_text();
+            }
             self.place = Place::Value;
         }
+    }
+
+    /// Takes note of the text that ended: `type` tells whether the object wraps others, and where it stands behind the
+    /// list, as in sorted keys, the `id` before it.
+    fn note_text(&mut self) {
+        let text = self.key.get(..self.key_len.min(KEY_BYTES)).unwrap_or_default();
+        let whole = self.key_len == text.len();
+        match self.role {
+            Role::Type => self.wraps = if whole && text == b"bundle" { Wraps::Yes } else { Wraps::No },
+            Role::Id if self.wraps == Wraps::Untold && text != b"bundle--" => self.wraps = Wraps::No,
+            _ => {}
+        }
+        self.role = match text {
+            b"type" if self.role == Role::Other && whole => Role::TypeKey,
+            b"id" if self.role == Role::Other && whole => Role::IdKey,
+            _ => Role::Other,
+        };
     }
 
     fn begin_value(&mut self, here: u64, opening: u8) {
         self.begin(here);
         self.open(opening);
         self.key_len = 0;
+        self.role = Role::Other;
+        self.wraps = Wraps::Untold;
         self.place = Place::Value;
     }
 
@@ -465,14 +544,22 @@ impl Splitter {
         }
     }
 
-    fn key_names_list(&self) -> bool {
-        matches!(self.key.get(..self.key_len), Some(b"iocs" | b"objects"))
+    /// Whether the `[` that follows is a list of elements. What is not unpacked here stays one element, whose decoder
+    /// knows all of its keys; it only has to fit an element.
+    fn opens_list(&self) -> bool {
+        self.wraps != Wraps::No && matches!(self.key.get(..self.key_len), Some(b"iocs" | b"objects"))
     }
 
     fn feed_csv(&mut self, bytes: &[u8], delimiter: u8, out: &mut Vec<Span>) {
         let base = self.pos;
         for (at, &byte) in bytes.iter().enumerate() {
             let here = base + at as u64;
+            let is_return = byte == b'\r';
+            let after_return = std::mem::replace(&mut self.after_return, is_return);
+            if after_return && byte == b'\n' {
+                continue;
+            }
+            let byte = if is_return { b'\n' } else { byte };
             if self.place == Place::RecordStart {
                 self.place = match byte {
                     b'\n' => Place::RecordStart,
@@ -497,7 +584,7 @@ impl Splitter {
                 (Place::Quoted, b'"') => Place::Quote,
                 (Place::Quoted, b'\n') => {
                     self.line += 1;
-                    self.first_break.get_or_insert(here);
+                    self.first_break.get_or_insert((here, is_return));
                     Place::Quoted
                 }
                 (Place::Quoted, _) => Place::Quoted,
@@ -523,13 +610,13 @@ impl Splitter {
     }
 
     /// Where the first line of the open record ends, when the record is too long to be meant as one.
-    fn over_long_record(&self, end: u64) -> Option<u64> {
+    fn over_long_record(&self, end: u64) -> Option<(u64, bool)> {
         let start = self.start?;
         self.first_break.filter(|_| end - start > MAX_CSV_RECORD_BYTES)
     }
 
     /// Refuses the first line of the record and goes back to the line after it.
-    fn give_up_record(&mut self, first_break: u64, out: &mut Vec<Span>) {
+    fn give_up_record(&mut self, (first_break, is_return): (u64, bool), out: &mut Vec<Span>) {
         if let Some(start) = self.start.take()
             && !self.refused
         {
@@ -537,6 +624,7 @@ impl Splitter {
         }
         self.refused = false;
         self.first_break = None;
+        self.after_return = is_return;
         self.pos = first_break + 1;
         self.line = self.start_line + 1;
         self.place = Place::RecordStart;
@@ -578,17 +666,37 @@ fn last_significant(bytes: &[u8]) -> Option<u8> {
     bytes.iter().rev().copied().find(|byte| !is_blank(*byte))
 }
 
-/// Position of the first `wanted`, 64 bytes at a time, in a form the compiler turns into vector instructions.
+/// The lines of a text, cut and counted as a [`Splitter`] of [`Framing::Lines`] does.
+pub(crate) fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let (line, after) = rest.split_at(rest.find(['\n', '\r']).unwrap_or(rest.len()));
+        rest = after.strip_prefix("\r\n").or_else(|| after.get(1..)).unwrap_or_default();
+        Some(line)
+    })
+}
+
+/// Position of the first `wanted`.
 pub(crate) fn find_byte(wanted: u8, bytes: &[u8]) -> Option<usize> {
+    find_where(|byte| byte == wanted, bytes)
+}
+
+/// Position of the first byte that is wanted, 64 bytes at a time, in a form the compiler turns into vector
+/// instructions.
+#[inline]
+fn find_where(is_wanted: impl Fn(u8) -> bool, bytes: &[u8]) -> Option<usize> {
     let mut chunks = bytes.chunks_exact(64);
     let mut skipped = 0;
     for chunk in chunks.by_ref() {
-        if chunk.iter().fold(false, |any, byte| any | (*byte == wanted)) {
+        if chunk.iter().fold(false, |any, byte| any | is_wanted(*byte)) {
             break;
         }
         skipped += 64;
     }
-    bytes[skipped..].iter().position(|byte| *byte == wanted).map(|found| skipped + found)
+    bytes[skipped..].iter().position(|byte| is_wanted(*byte)).map(|found| skipped + found)
 }
 
 #[cfg(test)]
@@ -630,7 +738,7 @@ mod tests {
 
     #[test]
     fn every_form_of_json_gives_its_elements() {
-        let cases: [(&str, &[(u64, &str)]); 19] = [
+        let cases: [(&str, &[(u64, &str)]); 25] = [
             ("", &[]),
             (" \n\n", &[]),
             ("{\"a\":1}\n{\"b\":\"}\"}", &[(1, "{\"a\":1}"), (2, "{\"b\":\"}\"}")]),
@@ -649,6 +757,21 @@ mod tests {
                 "{\"type\":\"bundle\",\"objects\": [ {\"a\":1} ],\"z\":{\"y\":1}} {\"objects\":[{}]}",
                 &[(1, "{\"a\":1}"), (1, "{}")],
             ),
+            (
+                "{\"type\":\"x-c\",\"objects\":[{\"a\":1}]}\n{\"b\":1}",
+                &[(1, "{\"type\":\"x-c\",\"objects\":[{\"a\":1}]}"), (2, "{\"b\":1}")],
+            ),
+            (
+                "{\"id\" :\n \"x-c--1\",\"objects\":[{}],\"type\":\"x-c\"}",
+                &[(1, "{\"id\" :\n \"x-c--1\",\"objects\":[{}],\"type\":\"x-c\"}")],
+            ),
+            ("{\"id\":\"bundle--1\",\"objects\":[{}],\"type\":\"bundle\"}", &[(1, "{}")]),
+            ("{\"id\":\"1\",\"type\": \"bundle\",\"objects\":[{}]}", &[(1, "{}")]),
+            (
+                "{\"type\":\"x-c\"}{\"more\":\"type\",\"x\":\"x-c\",\"objects\":[{}]}",
+                &[(1, "{\"type\":\"x-c\"}"), (1, "{}")],
+            ),
+            ("{\"x\":[\"type\"],\"type\":1,\"id\":{\"type\":\"a\"},\"objects\":[{}]}", &[(1, "{}")]),
             ("{\"iocs\":null,\"objects\":{}}", &[(1, "{\"iocs\":null,\"objects\":{}}")]),
             ("{\"x\":\"iocs\",\"y\":[1]}", &[(1, "{\"x\":\"iocs\",\"y\":[1]}")]),
             ("{\"iocsX\":[1],\"objectss\":[2]}", &[(1, "{\"iocsX\":[1],\"objectss\":[2]}")]),
@@ -668,8 +791,11 @@ mod tests {
 
     #[test]
     fn csv_records_keep_quoted_line_ends_and_survive_an_open_quote() {
-        let cases: [(&str, &[(u64, &str)]); 6] = [
+        let cases: [(&str, &[(u64, &str)]); 9] = [
             ("a,b\nc,d", &[(1, "a,b"), (2, "c,d")]),
+            ("a,b\r\rc,d\r", &[(1, "a,b"), (3, "c,d")]),
+            ("# x\r\na,\"b\rc\r\nd\"\r\n\r\ne\r\n", &[(2, "a,\"b\rc\r\nd\""), (6, "e")]),
+            ("a,\"b\r\nc,d\re", &[(1, "OpenQuote a,\"b"), (2, "c,d"), (3, "e")]),
             ("a,\"b\nx\"\"\ny\"\nc,d\n", &[(1, "a,\"b\nx\"\"\ny\""), (4, "c,d")]),
             ("# it's \"a comment\n\na,b \"c\"\n", &[(3, "a,b \"c\"")]),
             ("\"a\", \"b,\n\"\nc", &[(1, "\"a\", \"b,\n\""), (3, "c")]),
@@ -679,6 +805,17 @@ mod tests {
         for (input, expected) in cases {
             assert_eq!(split(Framing::Csv { delimiter: b',' }, input.as_bytes(), &[]), expect(expected), "{input}");
         }
+    }
+
+    #[test]
+    fn lines_end_with_either_byte_or_both() {
+        let input = "a\n\nb\r\nc\r\rd\n\re";
+        let expected = [(1, "a"), (3, "b"), (4, "c"), (6, "d"), (8, "e")];
+        for cuts in [&[][..], &[1], &[2, 3]] {
+            assert_eq!(split(Framing::Lines, input.as_bytes(), cuts), expect(&expected));
+        }
+        let numbered = (1..).zip(lines(input)).filter(|(_, line)| !line.is_empty());
+        assert_eq!(numbered.collect::<Vec<_>>(), expected);
     }
 
     #[test]
@@ -730,7 +867,8 @@ mod tests {
             tokens in prop::collection::vec(
                 prop::sample::select(vec![
                     "{", "}", "[", "]", "\"", "\\", "\n", ",", ":", " ", "{\"iocs\":[", "{\"objects\": [", "\"a\":1",
-                    "{\"value\":\"1.2.3.4\"}", "{\"value\":\"1.2.3.4\"}\n", "null", "x", "#", "\r\n", "\"\"",
+                    "\"type\":\"", "bundle", "\"id\" : \"", ",\"objects\":[",
+                    "{\"value\":\"1.2.3.4\"}", "{\"value\":\"1.2.3.4\"}\n", "null", "x", "#", "\r\n", "\r", "\"\"",
                 ]),
                 0..60,
             ),

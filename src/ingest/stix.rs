@@ -1,15 +1,18 @@
 //! Native STIX objects, kept as they came (spec/stix-2.md §1).
 //!
-//! The columns only repeat what queries and versions need; the object is its text.
+//! The columns only repeat what queries and versions need; the object is its text. So whatever would make that text
+//! useless to a consumer is refused here, where there is still a line to name: ids that are none, a key that is there
+//! twice. The properties themselves are the producer's.
 
 use crate::ingest::block::Rows;
 use crate::ingest::builder::Col;
 use crate::ingest::element::{Element, Key};
+use crate::ingest::json;
 use crate::ingest::xsoar::{as_text, texts, time, truth};
-use crate::ingest::{json, names};
-use crate::model::ids::{SCO_NAMESPACE, split_stix_id, uuid_v5};
+use crate::model::ids::{SCO_NAMESPACE, parse_uuid, split_stix_id, uuid_v5};
 use crate::model::kind::StixType;
 use crate::model::schema::kind_value;
+use crate::model::words;
 
 /// Longest type name (STIX 2.1 §2.13).
 const MAX_TYPE_BYTES: usize = 250;
@@ -27,6 +30,14 @@ const TLP_MARKINGS: [(&str, &str); 9] = [
     ("e828b379-4e03-4974-9ac4-e53a884c97c1", "red"),
 ];
 
+/// Whether an element says that it is a STIX object, complete or not.
+pub(crate) fn is_meant(element: &Element<'_>) -> bool {
+    element.has(Key::Type)
+        && (element.has(Key::Id)
+            || json::string(element.get(Key::Type))
+                .is_some_and(|name| StixType::named(&name).is_some() || name.starts_with("x-")))
+}
+
 /// Appends the row of one object; the error is the reason why it is none.
 pub(crate) fn append(rows: &mut Rows<'_>, element: &Element<'_>, text: &str, line: u64) -> Result<(), String> {
     let Rows { builder, scratch, options, .. } = rows;
@@ -39,8 +50,18 @@ pub(crate) fn append(rows: &mut Rows<'_>, element: &Element<'_>, text: &str, lin
     let id = required(Key::Id)?;
     let named_right = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if stix_type.len() > MAX_TYPE_BYTES || !stix_type.bytes().all(named_right) {
-        let shown: String = stix_type.chars().take(64).collect();
+        let shown = shown(&stix_type);
         return Err(format!("`{shown}` is not a STIX type; it must be lower-case letters, digits and `-`"));
+    }
+    let uuid = id.strip_prefix(stix_type.as_ref()).and_then(|rest| rest.strip_prefix("--"));
+    if uuid.is_none_or(|uuid| parse_uuid(uuid.as_bytes()).is_none()) {
+        return Err(format!(
+            "`{}` is not the id of a `{stix_type}`; it must be `{stix_type}--` and a UUID",
+            shown(&id)
+        ));
+    }
+    if let Some(key) = element.repeated_key(text) {
+        return Err(format!("the key `{}` is there twice", shown(&key)));
     }
     let known_type = StixType::named(&stix_type);
     let is_edge = known_type == Some(StixType::Relationship);
@@ -53,6 +74,7 @@ pub(crate) fn append(rows: &mut Rows<'_>, element: &Element<'_>, text: &str, lin
     builder.text_aside(Col::StixType, &stix_type);
     match split_stix_id(&id) {
         Some((id_type, uuid)) if id_type == stix_type => builder.uuid(Col::Id, &uuid),
+        // A UUID in capitals is one, but the id is its text.
         _ => {
             builder.uuid(Col::Id, &uuid_v5(&SCO_NAMESPACE, id.as_bytes()));
             builder.text_aside(Col::StixId, &id);
@@ -80,7 +102,7 @@ pub(crate) fn append(rows: &mut Rows<'_>, element: &Element<'_>, text: &str, lin
         builder.time(col, at);
     }
     builder.boolean(Col::Revoked, truth(element.get(Key::Revoked)));
-    builder.number(Col::Confidence, json::text(element.get(Key::Confidence)).and_then(|text| names::confidence(&text)));
+    builder.number(Col::Confidence, json::text(element.get(Key::Confidence)).and_then(|text| words::confidence(&text)));
     builder.text_opt(Col::Tlp, tlp(element.get(Key::ObjectMarkingRefs)));
 
     let list = &mut scratch.list;
@@ -95,6 +117,10 @@ pub(crate) fn append(rows: &mut Rows<'_>, element: &Element<'_>, text: &str, lin
     builder.text_opt(Col::Document, as_text(&scratch.document));
     builder.end_row(("stix", &id), line);
     Ok(())
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(100).collect()
 }
 
 fn tlp(marking_refs: &str) -> Option<&'static str> {

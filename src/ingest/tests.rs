@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::ingest::{
     Compression, DecodeError, DecodeOptions, Format, Input, InputError, InputSpec, Parsed, decode, expand,
 };
-use crate::model::ids::{IdScheme, IdSpace, split_stix_id};
+use crate::model::ids::{IdScheme, IdSpace, ScoFacts, sco_id_of_text, split_stix_id};
 
 fn options() -> DecodeOptions {
     DecodeOptions::new(Arc::new(IdSpace::new("test", IdScheme::Stix)))
@@ -120,6 +120,10 @@ fn custom_fields_go_to_the_columns_of_their_types() {
             json!({"value": "D41D8CD98F00B204E9800998ECF8427E", "md5": "d41d8cd98f00b204e9800998ecf8427e", "sha1": "da39a3ee5e6b4b0d3255bfef95601890afd80709", "ssdeep": "3::"}),
         ),
         (
+            r#""indicator_type":"IP","value":"192.0.2.1","CustomFields":{"isrevoked":"T","revoked":"f","ismalwarefamily":"maybe"}"#,
+            json!({"revoked": true, "is_family": null, "custom": "{\"ismalwarefamily\":\"maybe\"}"}),
+        ),
+        (
             r#""indicator_type":"ASN","value":"AS64496","CustomFields":{"name":"Example","keyvalue":[{"name":"n"}]}"#,
             json!({"as_name": "Example", "custom": "{\"keyvalue\":[{\"name\":\"n\"}]}"}),
         ),
@@ -167,7 +171,10 @@ fn what_is_required_must_be_right() {
             "`Bad Type` is not a STIX type; it must be lower-case letters, digits and `-`",
         ),
         (r#"{"id":1,"type":"tool"}"#, "a STIX object without `id`"),
-        (r#"{"id":"relationship--1","type":"relationship","source_ref":"a--1"}"#, "a STIX object without `target_ref`"),
+        (
+            r#"{"id":"relationship--8e2e2d2b-17d4-4cbf-938f-98ee46b3cd3f","type":"relationship","source_ref":"a--1"}"#,
+            "a STIX object without `target_ref`",
+        ),
         (r#"[[1]]"#, "not a JSON object"),
         (r#"{"value":"a" "indicator_type":"IP"}"#, "not valid JSON: expected `,` or `}` (line 1, column 14)"),
     ];
@@ -176,6 +183,48 @@ fn what_is_required_must_be_right() {
     }
     let invalid = decoded(r#"{"value":"999.1.1.1","indicator_type":"IP"}"#);
     assert!(invalid.rejects[0].1.contains("`999.1.1.1`"), "{:?}", invalid.rejects);
+}
+
+/// A document may say that it expired without saying when.
+#[test]
+fn what_has_expired_has_an_expiration() {
+    let expired = "\"expirationStatus\":\"Expired\"";
+    let dates = "\"timestamp\":\"2024-01-01T00:00:00Z\",\"modified\":\"2024-02-01T00:00:00Z\"";
+    let source = |at: &str| format!("\"expirationSource\":{{\"source\":\"manual\",\"setTime\":\"{at}\"}}");
+    let cases = [
+        (format!("{expired},{dates},{}", source("2024-01-15T00:00:00Z")), json!("2024-01-15T00:00:00Z")),
+        (format!("{expired},{dates},{}", source("0001-01-01T00:00:00Z")), json!("2024-02-01T00:00:00Z")),
+        (format!("{expired},{dates},\"expiration\":\"0001-01-01T00:00:00Z\""), json!("2024-02-01T00:00:00Z")),
+        (format!("{expired},{dates},\"expiration\":\"2030-01-01T00:00:00Z\""), json!("2030-01-01T00:00:00Z")),
+        (format!("{expired},\"timestamp\":\"2024-01-01T00:00:00Z\""), json!("2024-01-01T00:00:00Z")),
+        (expired.to_owned(), Value::Null),
+        (format!("\"expirationStatus\":\"active\",{dates}"), Value::Null),
+        (format!("{dates},{}", source("2024-01-15T00:00:00Z")), Value::Null),
+    ];
+    for (fields, expiration) in cases {
+        let found = decoded(format!("{{\"indicator_type\":\"IP\",\"value\":\"192.0.2.1\",{fields}}}"));
+        assert_eq!((&found.rows[0]["expiration"], found.warnings()), (&expiration, vec![]), "{fields}");
+    }
+}
+
+/// The id is made of what is served, so both see the same values.
+#[test]
+fn registry_values_have_types_that_stix_knows() {
+    let key = |rows: &str| {
+        decoded(format!(
+            "{{\"indicator_type\":\"Registry Key\",\"value\":\"HKLM\",\"CustomFields\":{{\"keyvalue\":{rows}}}}}"
+        ))
+    };
+    let odd = key(r#"[{"name":"a","data":"1","type":"reg_dword"},{"name":"b","type":"string"},{"type":"REG"}]"#);
+    let plain = key(r#"[{"name":"a","data":"1","type":"REG_DWORD"},{"name":"b"}]"#);
+    let values = r#"[{"name":"a","data":"1","data_type":"REG_DWORD"},{"name":"b"}]"#;
+    assert_eq!((&odd.rows[0]["registry_values"], odd.warnings()), (&json!(values), vec![("registry_values", 2)]));
+    assert_eq!((&odd.rows[0]["id"], plain.warnings()), (&plain.rows[0]["id"], vec![]));
+    let object = format!("{{\"type\":\"windows-registry-key\",\"key\":\"HKLM\",\"values\":{values}}}");
+    assert_eq!(odd.rows[0]["id"], hex(&sco_id_of_text(&object).unwrap()));
+    let nothing = key(r#"[{"type":"string"}]"#);
+    assert_eq!(nothing.rows[0]["registry_values"], Value::Null);
+    assert_eq!(nothing.rows[0]["custom"], r#"{"keyvalue":[{"type":"string"}]}"#);
 }
 
 #[test]
@@ -212,10 +261,13 @@ fn ids_follow_the_content_or_are_kept() {
             + &document("Host", "h", ""),
     );
     let rows = &found.rows;
-    assert_eq!((&rows[0]["id"], &rows[0]["stix_id"]), (&hex(given), &Value::Null));
+    assert_eq!((&rows[0]["id"], &rows[0]["stix_id"]), (&hex(given), &json!(given)));
     assert_eq!((&rows[1]["indicator_id"], &rows[1]["stix_id"]), (&hex(other), &json!(other)));
     assert_ne!(rows[1]["id"], hex(other));
     assert_eq!(rows[2]["stix_id"], "odd");
+    let own = |value: &str| uuid_hex(ids.sco("ipv4-addr", &ScoFacts { value, ..ScoFacts::default() }));
+    assert_eq!((&rows[1]["id"], &rows[2]["id"]), (&own("192.0.2.2"), &own("192.0.2.3")));
+    assert_eq!(rows[0]["indicator_id"], uuid_hex(ids.indicator("192.0.2.1")));
     assert_eq!(rows[3]["id"], uuid_hex(ids.sdo("attack-pattern", "T1566")));
     assert_eq!(rows[3]["indicator_id"], uuid_hex(ids.indicator("Phishing")));
     assert_eq!(rows[4]["id"], uuid_hex(ids.sdo("Host", "h")));
@@ -223,7 +275,7 @@ fn ids_follow_the_content_or_are_kept() {
 
 const OBJECTS: [&str; 4] = [
     r#"{"type":"ipv4-addr","id":"ipv4-addr--ff26c055-6336-5bc5-b98d-13d6226742dd","value":"198.51.100.3"}"#,
-    r#"{"type":"x-own","id":"x-own--1","created":"2024-01-01T00:00:00.000Z","labels":["a"],"n":1.50,"n":2e0}"#,
+    r#"{"type":"x-own","id":"x-own--8E2E2D2B-17D4-4cbf-938f-98ee46b3cd3f","created":"2024-01-01T00:00:00.000Z","labels":["a"],"n":1.50,"m":2e0}"#,
     r#"{"type":"relationship","spec_version":"2.1","id":"relationship--44298a74-ba52-4f0c-87a3-1824e67d7fad","created":"2024-01-01T00:00:00Z","modified":"2024-02-01T00:00:00Z","relationship_type":"indicates","source_ref":"indicator--a","target_ref":"malware--b"}"#,
     r#"{"type":"indicator","spec_version":"2.1","id":"indicator--8e2e2d2b-17d4-4cbf-938f-98ee46b3cd3f","created":"2024-01-01T00:00:00Z","modified":"2024-02-01T00:00:00Z","name":"n","confidence":70,"revoked":true,"valid_until":"2025-01-01T00:00:00Z","object_marking_refs":["marking-definition--x","marking-definition--5e57c739-391a-4eb3-b6be-7d15ca92d5ed"]}"#,
 ];
@@ -242,7 +294,7 @@ fn native_objects_are_kept_as_they_came() {
     assert_eq!(columns[2][..3], [json!("relationship"), json!("relationship"), json!("2.1")]);
     assert_eq!(columns[3][3], "n");
     assert_eq!(found.rows[0]["id"], hex("ipv4-addr--ff26c055-6336-5bc5-b98d-13d6226742dd"));
-    assert_eq!(found.rows[1]["stix_id"], "x-own--1");
+    assert_eq!(found.rows[1]["stix_id"], "x-own--8E2E2D2B-17D4-4cbf-938f-98ee46b3cd3f");
     assert_eq!(
         found.columns(&["source_ref", "target_ref", "relationship_type"])[2],
         ["indicator--a", "malware--b", "indicates"]
@@ -253,6 +305,22 @@ fn native_objects_are_kept_as_they_came() {
     );
     assert_eq!(found.rows[1]["source_modified"], "2024-01-01T00:00:00Z");
     assert_eq!(found.rows[1]["tags"], json!(["a"]));
+}
+
+/// Own types may have lists called as those of bundles; only a bundle's are unpacked.
+#[test]
+fn an_object_keeps_its_own_lists() {
+    let id = "x-c--8e2e2d2b-17d4-4cbf-938f-98ee46b3cd3f";
+    let forms = [
+        format!("{{\"type\":\"x-c\",\"id\":\"{id}\",\"objects\":[{{\"a\":1}}],\"iocs\":[]}}"),
+        format!("{{\"id\":\"{id}\",\"objects\":[{{\"a\":1}}],\"type\":\"x-c\"}}"),
+    ];
+    for form in forms {
+        for text in [form.clone(), format!("{form}\n{}", OBJECTS[0]), format!("[{form}]"), format!("\n\n {form}")] {
+            let found = decoded(&text);
+            assert_eq!((&found.rows[0]["document"], found.rejects.len()), (&json!(form), 0), "{text}");
+        }
+    }
 }
 
 #[test]
@@ -303,6 +371,88 @@ fn framing_does_not_change_the_content() {
     assert_eq!(fresher.digests[0], expected.digests[0], "bookkeeping is no content");
 }
 
+/// What would make a page unreadable or an object ambiguous does not get into the store.
+#[test]
+fn objects_no_consumer_can_read_are_refused() {
+    let id = "tool--8e2e2d2b-17d4-4cbf-938f-98ee46b3cd3f";
+    let object = |rest: &str| format!("{{\"type\":\"tool\",\"id\":\"{id}\",{rest}}}");
+    let half = |place: &str| format!("it holds half of a surrogate pair, which is no character ({place})");
+    let huge = |place: &str| format!("it holds a number beyond what any reader can hold ({place})");
+    let twice = |key: &str| format!("the key `{key}` is there twice");
+    let mut cases = vec![
+        (object(r#""x":{"y":["\ud800"]}"#), half("line 1, column 77")),
+        (object("\n \"x\":{\"y\":-1e999}"), huge("line 2, column 11")),
+        (object(r#""x":1,"x":1"#), twice("x")),
+        (object(r#""name":"a","name":"b""#), twice("name")),
+        (
+            r#"{"value":"192.0.2.1","indicator_type":"IP","CustomFields":{"x":"\udc00"}}"#.to_owned(),
+            half("line 1, column 65"),
+        ),
+        (r#"{"value":"192.0.2.1","indicator_type":"IP","x":[1e400]}"#.to_owned(), huge("line 1, column 49")),
+    ];
+    for bad in ["tool--1", "", "malware--8e2e2d2b-17d4-4cbf-938f-98ee46b3cd3f", &id.replacen("--", "-", 1), &id[6..]] {
+        let reason = match bad {
+            "" => "a STIX object without `id`".to_owned(),
+            _ => format!("`{bad}` is not the id of a `tool`; it must be `tool--` and a UUID"),
+        };
+        cases.push((format!("{{\"type\":\"tool\",\"id\":\"{bad}\"}}"), reason));
+    }
+    for (text, reason) in &cases {
+        assert_eq!(decoded(text).rejects.iter().map(|(_, reason)| reason).collect::<Vec<_>>(), [reason], "{text}");
+        // In a page on a later line it costs nothing but itself.
+        let line = text.replace('\n', " ");
+        let found = decoded(format!("{DOCUMENT}\n{{\"objects\":[{line},{}]}}", OBJECTS[0]));
+        assert_eq!((found.rejects.len(), found.rows.len()), (1, 2), "{text}");
+    }
+    let good = object(r#""x":{"y":"\ud83d\ude00","y":1e308}"#);
+    assert_eq!(decoded(&good).rows[0]["document"], good);
+}
+
+/// Whatever is no record and no empty response is counted and rejected, wherever it stands.
+#[test]
+fn nothing_vanishes() {
+    let no_id = "a STIX object without `id`";
+    let neither = "neither an XSOAR indicator (no `indicator_type`) nor a STIX object (no `type` and `id`)";
+    let cases = [
+        (r#"{"type":"indicator","pattern":"x"}"#, no_id),
+        (r#"{"type":"x-own","id":null,"value":"1"}"#, no_id),
+        (r#"{"type":"url","value":"http://a.example"}"#, no_id),
+        (r#"{"type":"Mutex","value":"m"}"#, neither),
+        (r#"{"type":"IP"}"#, neither),
+        (r#"{"more":false,"value":"192.0.2.1"}"#, neither),
+        (r#"{}"#, neither),
+        (r#"{"iocs":{"value":"192.0.2.1","indicator_type":"IP"}}"#, "`iocs` is not a list"),
+        (r#"{"type":"bundle","objects":{"type":"tool"}}"#, "`objects` is not a list"),
+        (r#"{"more":true,"objects":"x"}"#, "`objects` is not a list"),
+    ];
+    for (text, reason) in cases {
+        let member = format!("{{\"type\":\"bundle\",\"id\":\"bundle--1\",\"objects\":[{text}]}}");
+        for whole in [text.to_owned(), format!("{DOCUMENT}\n{text}"), member.clone(), format!("{DOCUMENT}\n{member}")] {
+            let found = decoded(&whole);
+            let rejects: Vec<&str> = found.rejects.iter().map(|(_, reason)| reason.as_str()).collect();
+            assert_eq!(rejects, [reason], "{whole}");
+            let read: u64 = found.blocks.iter().map(|block| block.read).sum();
+            assert_eq!(read as usize, found.rows.len() + 1, "{whole}");
+        }
+    }
+}
+
+#[test]
+fn a_type_that_names_one_of_ours_is_an_indicators() {
+    let cases = [
+        (r#"{"value":"1.1.1.1","type":"IP"}"#, ["IP", "1.1.1.1"]),
+        (r#"{"id":"7","value":"a.example","type":"domain","score":3}"#, ["Domain", "a.example"]),
+        (r#"{"value":"192.0.2.0/24","type":"ip","indicator_type":null}"#, ["CIDR", "192.0.2.0/24"]),
+        (r#"{"value":"m","type":"Malware"}"#, ["Malware", "m"]),
+        (r#"{"value":"192.0.2.1","type":"url","indicator_type":"IP"}"#, ["IP", "192.0.2.1"]),
+    ];
+    for (text, expected) in cases {
+        let found = decoded(text);
+        assert_eq!(found.rejects, [], "{text}");
+        assert_eq!(found.columns(&["type", "value"])[0], expected, "{text}");
+    }
+}
+
 #[test]
 fn empty_inputs_and_responses_hold_nothing() {
     for text in [
@@ -312,6 +462,8 @@ fn empty_inputs_and_responses_hold_nothing() {
         "{\"iocs\":null,\"total\":0}",
         "{\"iocs\":[]}",
         "{\"more\":false}",
+        "{\"more\":true,\"next\":\"x\",\"objects\":null}",
+        "{\"total\":0,\"searchAfter\":null,\"iocs\":null,\"x\":1}",
         "{\"type\":\"bundle\",\"id\":\"bundle--1\"}",
         "\u{feff}",
         "# only\n",
@@ -431,6 +583,88 @@ fn tables_are_mapped_by_their_header() {
         found.rejects,
         [(5, "the value is empty".to_owned()), (6, "9 cells, but the header names 8".to_owned())]
     );
+}
+
+#[test]
+fn addresses_are_told_from_names_and_lose_their_ports() {
+    let found = decoded_with("x.csv", "type,value\nhost,9.9.9.9\nhostname,a.example\nip,5.6.7.8:80\n", &options());
+    let expected = [["IP", "9.9.9.9"], ["Domain", "a.example"], ["IP", "5.6.7.8"]];
+    assert_eq!(found.columns(&["type", "value"]), expected.map(|row| row.map(Value::from).to_vec()));
+    let with = DecodeOptions { default_type: Some("ip".to_owned()), ..options() };
+    assert_eq!(decoded_with("x.txt", "5.6.7.8:80\n", &with).rows[0]["value"], "5.6.7.8");
+}
+
+/// The custom fields that have a column reach it from tables as they do from documents.
+#[test]
+fn columns_called_as_custom_fields_fill_their_columns() {
+    let document = |own: &str, value: &str, custom: &str| {
+        decoded(format!("{{\"indicator_type\":\"{own}\",\"value\":\"{value}\",\"CustomFields\":{{{custom}}}}}"))
+    };
+    let given = "ipv4-addr--0c3b8e2a-7f0e-4f0c-9e1f-2f4b6c8d0a1e";
+    let cases = [
+        ("MITRE ID", "Attack Pattern", "Phishing", "T1566", r#""mitreid":"T1566""#.to_owned()),
+        ("stixid", "IP", "192.0.2.1", given, format!("\"stixid\":\"{given}\"")),
+        ("accounttype", "Account", "a", "unix", r#""accounttype":"unix""#.to_owned()),
+        ("User ID", "Account", "a", "7", r#""userid":"7""#.to_owned()),
+        ("identityclass", "Identity", "i", "group", r#""identityclass":"group""#.to_owned()),
+        ("subject", "X509 Certificate", "1", "CN=x", r#""subject":"CN=x""#.to_owned()),
+        ("issuer", "X509 Certificate", "1", "CN=x", r#""issuer":"CN=x""#.to_owned()),
+        ("validitynotbefore", "X509 Certificate", "1", "2024-01-01", r#""validitynotbefore":"2024-01-01""#.to_owned()),
+        ("validitynotafter", "X509 Certificate", "1", "2024-01-01", r#""validitynotafter":"2024-01-01""#.to_owned()),
+        ("ssdeep", "File", "d41d8cd98f00b204e9800998ecf8427e", "3::", r#""ssdeep":"3::""#.to_owned()),
+        ("published", "Report", "r", "2024-01-01", r#""published":"2024-01-01""#.to_owned()),
+        ("ismalwarefamily", "Malware", "m", "yes", r#""ismalwarefamily":true"#.to_owned()),
+        ("isrevoked", "IP", "192.0.2.1", "T", r#""isrevoked":"T""#.to_owned()),
+        ("killchainphases", "Malware", "m", "a|c/p", r#""killchainphases":["a","c/p"]"#.to_owned()),
+        (
+            "reportobjectreferences",
+            "Report",
+            "r",
+            "tool--1|tool--2",
+            r#""reportobjectreferences":["tool--1","tool--2"]"#.to_owned(),
+        ),
+        ("name", "ASN", "AS1", "n", r#""name":"n""#.to_owned()),
+        ("name", "IP", "192.0.2.1", "n", r#""name":"n""#.to_owned()),
+        (
+            "keyvalue",
+            "Registry Key",
+            "HKLM",
+            r#""[{""name"":""a"",""type"":""REG_SZ""}]""#,
+            r#""keyvalue":[{"name":"a","type":"REG_SZ"}]"#.to_owned(),
+        ),
+        ("keyvalue", "Registry Key", "HKLM", "[{", r#""keyvalue":"[{""#.to_owned()),
+    ];
+    for (column, own, value, cell, custom) in cases {
+        let table = decoded_with("x.csv", format!("type,value,{column}\n{own},{value},{cell}\n"), &options());
+        let mut expected = document(own, value, &custom).rows.remove(0);
+        expected.as_object_mut().unwrap().remove("document");
+        assert_eq!((&table.rows[0], table.warnings()), (&expected, vec![]), "{column} of {own}");
+    }
+}
+
+#[test]
+fn columns_with_one_key_are_both_kept_and_counted() {
+    let text = "value,Foo Bar,foo_bar,md5\n192.0.2.1,a,b,\n192.0.2.2,a,,\n192.0.2.3,,b,no hash\n";
+    let found = decoded_with("x.csv", text, &options());
+    let expected = [r#"{"foobar":"a","foobar2":"b"}"#, r#"{"foobar":"a"}"#, r#"{"foobar2":"b"}"#];
+    assert_eq!(found.columns(&["custom"]).concat(), expected);
+    assert_eq!(found.warnings(), [("custom", 2), ("md5", 1)]);
+}
+
+/// As old spreadsheets write them: no line feed anywhere.
+#[test]
+fn lines_may_end_with_a_carriage_return_alone() {
+    let types = |name: &str, text: &str| {
+        let found = decoded_with(name, text, &options());
+        (found.columns(&["value"]).concat(), found.lines, found.rejects.len())
+    };
+    let values = || vec![json!("192.0.2.1"), json!("192.0.2.2")];
+    let table = "# a title\rvalue,type,note\r192.0.2.1,ip,\"a\rb\"\r192.0.2.2,ip,\r";
+    assert_eq!(types("x.csv", table), (values(), vec![3, 5], 0));
+    assert_eq!(types("x.csv", &table.replace('\r', "\r\n")), (values(), vec![3, 5], 0));
+    assert_eq!(types("x.txt", "# a title\r192.0.2.1\r\r192.0.2.2\rno value\r"), (values(), vec![2, 4], 1));
+    let first = DOCUMENT.replace("192.0.2.1", "192.0.2.2");
+    assert_eq!(types("x.json", &format!("{DOCUMENT}\r{first}\r")), (values(), vec![1, 1], 0));
 }
 
 #[test]
@@ -585,17 +819,18 @@ proptest! {
 /// A pipe may stall for hours: what it gave is worked on meanwhile.
 #[test]
 fn what_a_stalled_pipe_gave_is_handed_on() {
-    struct Pipe(std::sync::mpsc::Receiver<&'static [u8]>);
+    struct Pipe(std::sync::mpsc::Receiver<&'static [u8]>, &'static [u8]);
     impl std::io::Read for Pipe {
         fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-            let Ok(bytes) = self.0.recv() else { return Ok(0) };
-            buffer[..bytes.len()].copy_from_slice(bytes);
-            Ok(bytes.len())
+            if self.1.is_empty() {
+                self.1 = self.0.recv().unwrap_or_default();
+            }
+            self.1.read(buffer)
         }
     }
     let (sender, receiver) = std::sync::mpsc::channel();
     sender.send(&b"198.51.100.1\n198.51.100.2\n198.51"[..]).unwrap();
-    let input = Input::from_reader("pipe", None, Pipe(receiver)).unwrap();
+    let input = Input::from_reader("pipe", None, Pipe(receiver, b"")).unwrap();
     let mut sender = Some(sender);
     let (mut rows, mut calls_with_nothing) = (0, 0);
     decode(input, &options(), |parsed| {

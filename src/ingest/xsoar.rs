@@ -1,8 +1,9 @@
 //! XSOAR indicator documents (spec/xsoar-taxii2-server.md §7).
 //!
-//! Only `value` and `indicator_type` must be right. Any other field may be missing, null, blank or of another kind than
-//! documented: what can be read is read, a custom field that does not fit its column stays among the custom fields, and
-//! an unreadable timestamp is counted.
+//! Only `value` and `indicator_type` must be right. Scripts that write such documents by hand tend to say `type`
+//! instead: that is taken where it names one of our types, in any spelling that tables may use, and no STIX type. Any
+//! other field may be missing, null, blank or of another kind than documented: what can be read is read, a custom field
+//! that does not fit its column stays among the custom fields, and an unreadable timestamp is counted.
 
 use std::borrow::Cow;
 
@@ -10,23 +11,38 @@ use crate::ingest::block::Rows;
 use crate::ingest::builder::{BatchBuilder, Col, TextList};
 use crate::ingest::element::{CustomKey, Element, Key};
 use crate::ingest::indicator::{self, Identity};
+use crate::ingest::names::TypeName;
 use crate::ingest::split::find_byte;
-use crate::ingest::{document, json, names};
+use crate::ingest::{document, json};
 use crate::model::ids::ScoFacts;
 use crate::model::json::string_into;
-use crate::model::kind;
+use crate::model::kind::{self, StixType};
 use crate::model::time::{Timestamp, YEAR_ONE};
+use crate::model::words;
+
+/// Whether an element is meant as an indicator document.
+pub(crate) fn is_indicator(element: &Element<'_>) -> bool {
+    element.has(Key::IndicatorType)
+        || (element.has(Key::Value)
+            && json::string(element.get(Key::Type))
+                .is_some_and(|name| StixType::named(&name).is_none() && TypeName::named(&name) != TypeName::Own))
+}
 
 /// Appends the row of one indicator document; the error is the reason why it is none.
 pub(crate) fn append(rows: &mut Rows<'_>, mut element: Element<'_>, text: &str, line: u64) -> Result<(), String> {
     let Rows { builder, scratch, options, .. } = rows;
     scratch.clear();
-    let xsoar_type = required(&element, Key::IndicatorType)?;
-    let value = required(&element, Key::Value)?;
-    kind::validate(&xsoar_type, &value)?;
+    let named_by = if element.has(Key::IndicatorType) { Key::IndicatorType } else { Key::Type };
+    let name = required(&element, named_by)?;
+    let written = required(&element, Key::Value)?;
+    let (xsoar_type, value) = match named_by {
+        Key::IndicatorType => (Cow::Borrowed(name.as_ref()), written.as_ref()),
+        _ => TypeName::named(&name).apply(&name, &written),
+    };
+    kind::validate(&xsoar_type, value)?;
 
     if xsoar_type == "File" {
-        scratch.hashes.put_value(&value);
+        scratch.hashes.put_value(value);
     }
     for (key, col) in [
         (CustomKey::Md5, Col::Md5),
@@ -37,7 +53,8 @@ pub(crate) fn append(rows: &mut Rows<'_>, mut element: Element<'_>, text: &str, 
         element.read_custom(key, |raw| json::text(raw).filter(|hash| scratch.hashes.put(col, hash)));
     }
     element.read_custom(CustomKey::KeyValue, |raw| {
-        (xsoar_type == "Registry Key" && registry_values(raw, &mut scratch.registry_values)).then_some(())
+        let is_read = xsoar_type == "Registry Key" && registry_values(raw, &mut scratch.registry_values, builder);
+        is_read.then_some(())
     });
     let registry_values = as_text(&scratch.registry_values);
     let mitre_id = element.read_custom(CustomKey::MitreId, json::text);
@@ -48,7 +65,7 @@ pub(crate) fn append(rows: &mut Rows<'_>, mut element: Element<'_>, text: &str, 
         account_type: account_type.as_deref(),
         user_id: user_id.as_deref(),
         registry_values,
-        ..scratch.hashes.facts(&value)
+        ..scratch.hashes.facts(value)
     };
     let identity =
         Identity { xsoar_type: &xsoar_type, facts, mitre_id: mitre_id.as_deref(), stix_id: stix_id.as_deref() };
@@ -59,21 +76,21 @@ pub(crate) fn append(rows: &mut Rows<'_>, mut element: Element<'_>, text: &str, 
     builder.text_opt(Col::RegistryValues, registry_values);
 
     let score = json::text(element.get(Key::Score));
-    let read_score = score.as_deref().and_then(names::score);
+    let read_score = score.as_deref().and_then(words::score);
     if score.is_some() && read_score.is_none() {
         builder.warn_field(Col::Score);
     }
     builder.number(Col::Score, read_score);
-    for (key, col) in [
-        (Key::Timestamp, Col::Created),
-        (Key::FirstSeenXsoar, Col::FirstSeen),
-        (Key::LastSeenXsoar, Col::LastSeen),
-        (Key::Expiration, Col::Expiration),
-    ] {
+    for (key, col) in
+        [(Key::Timestamp, Col::Created), (Key::FirstSeenXsoar, Col::FirstSeen), (Key::LastSeenXsoar, Col::LastSeen)]
+    {
         let at = time(builder, col, element.get(key));
         builder.time(col, at);
     }
+    let expiration = time(builder, Col::Expiration, element.get(Key::Expiration));
     let modified = time(builder, Col::Modified, element.get(Key::Modified));
+    let expiration = expiration.or_else(|| expired_at(builder, &element, modified));
+    builder.time(Col::Expiration, expiration);
     builder.time(Col::Modified, modified);
     builder.time(Col::SourceModified, modified);
 
@@ -127,10 +144,10 @@ pub(crate) fn append(rows: &mut Rows<'_>, mut element: Element<'_>, text: &str, 
         Col::AsName,
         element.read_custom(CustomKey::Name, |raw| json::text(raw).filter(|_| is_asn)).as_deref(),
     );
-    builder.text_opt(Col::Tlp, element.read_custom(CustomKey::Tlp, |raw| names::tlp(&json::text(raw)?)));
+    builder.text_opt(Col::Tlp, element.read_custom(CustomKey::Tlp, |raw| words::tlp(&json::text(raw)?)));
     builder.number(
         Col::Confidence,
-        element.read_custom(CustomKey::Confidence, |raw| names::confidence(&json::text(raw)?)),
+        element.read_custom(CustomKey::Confidence, |raw| words::confidence(&json::text(raw)?)),
     );
     builder.boolean(Col::IsFamily, element.read_custom(CustomKey::IsFamily, truth));
     let revoked = element.read_custom(CustomKey::Revoked, truth);
@@ -146,10 +163,12 @@ pub(crate) fn append(rows: &mut Rows<'_>, mut element: Element<'_>, text: &str, 
         let raw = element.get(key);
         if document::tells(raw) {
             builder.count_as_content(Col::Document, key.as_str());
-            builder.count_as_content(Col::Document, raw);
+            scratch.custom.clear();
+            json::compact(raw, &mut scratch.custom);
+            builder.count_as_content(Col::Document, as_text(&scratch.custom).unwrap_or(raw));
         }
     }
-    builder.end_row((&xsoar_type, &value), line);
+    builder.end_row((&xsoar_type, value), line);
     Ok(())
 }
 
@@ -178,8 +197,22 @@ pub(crate) fn time(builder: &mut BatchBuilder, col: Col, raw: &str) -> Option<Ti
     }
 }
 
+/// When a document expired that only says that it did: when that was set, else when it last changed or came to be.
+/// Without a date it would be active for ever.
+fn expired_at(builder: &mut BatchBuilder, element: &Element<'_>, modified: Option<Timestamp>) -> Option<Timestamp> {
+    let status = json::string(element.get(Key::ExpirationStatus))?;
+    if !status.trim().eq_ignore_ascii_case("expired") {
+        return None;
+    }
+    let set = json::member(element.get(Key::ExpirationSource), "setTime");
+    let set = set.and_then(|raw| time(builder, Col::Expiration, raw));
+    // An unreadable one was counted where it got its own column.
+    let created = || json::text(element.get(Key::Timestamp)).and_then(|text| Timestamp::parse(text.trim()).ok());
+    set.or(modified).or_else(|| created().filter(|at| *at != YEAR_ONE))
+}
+
 pub(crate) fn truth(raw: &str) -> Option<bool> {
-    names::truth(&json::text(raw)?)
+    words::truth(&json::text(raw)?)
 }
 
 /// The texts of a list; a single text is a list with commas.
@@ -206,12 +239,20 @@ fn kill_chain_phases(raw: &str, list: &mut TextList) {
     }
 }
 
-/// Rows of `name`, `type`, `data` as the STIX array of registry values; `false` when there are none.
-fn registry_values(raw: &str, out: &mut Vec<u8>) -> bool {
+/// Rows of `name`, `type`, `data` as the STIX array of registry values; `false` when there are none. Types that STIX
+/// does not have are left out here, and counted, since the id is made of what is left.
+pub(crate) fn registry_values(raw: &str, out: &mut Vec<u8>, builder: &mut BatchBuilder) -> bool {
     out.push(b'[');
     for row in json::items(raw) {
         let parts = [("name", "name"), ("data", "data"), ("data_type", "type")];
-        let parts = parts.map(|(name, key)| (name, json::member(row, key).and_then(json::text)));
+        let mut parts = parts.map(|(name, key)| (name, json::member(row, key).and_then(json::text)));
+        let [_, _, (_, data_type)] = &mut parts;
+        if let Some(given) = data_type.take() {
+            *data_type = kind::registry_data_type(&given).map(Cow::Borrowed);
+            if data_type.is_none() {
+                builder.warn_field(Col::RegistryValues);
+            }
+        }
         let mut separator = if out.len() > 1 { ",{" } else { "{" };
         for (name, text) in &parts {
             let Some(text) = text else { continue };

@@ -256,6 +256,30 @@ impl HashAlgorithm {
     }
 }
 
+/// The data types a value of a registry key may have (STIX 2.1, `windows-registry-datatype-enum`).
+const REGISTRY_DATA_TYPES: [&str; 14] = [
+    "REG_NONE",
+    "REG_SZ",
+    "REG_EXPAND_SZ",
+    "REG_BINARY",
+    "REG_DWORD",
+    "REG_DWORD_BIG_ENDIAN",
+    "REG_DWORD_LITTLE_ENDIAN",
+    "REG_LINK",
+    "REG_MULTI_SZ",
+    "REG_RESOURCE_LIST",
+    "REG_FULL_RESOURCE_DESCRIPTION",
+    "REG_RESOURCE_REQUIREMENTS_LIST",
+    "REG_QWORD",
+    "REG_INVALID_TYPE",
+];
+
+/// The data type as STIX spells it, read in either case; `None` for names that it does not have. Nothing says what such
+/// a name would be in STIX (`string` may be any of three), so none is guessed.
+pub fn registry_data_type(name: &str) -> Option<&'static str> {
+    REGISTRY_DATA_TYPES.into_iter().find(|known| known.eq_ignore_ascii_case(name.trim()))
+}
+
 /// The number in `15169`, `AS15169` or `ASN 15169`, in either case.
 pub fn asn_number(value: &str) -> Option<u32> {
     let value = value.trim();

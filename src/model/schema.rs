@@ -23,7 +23,8 @@ pub mod column {
     pub const ID: &str = "id";
     /// UUID part of the id of the `indicator` SDO made from this row; null for native objects.
     pub const INDICATOR_ID: &str = "indicator_id";
-    /// The whole STIX id where it is not `<stix_type>--<id>` (XSOAR's `stixid`, odd native ids).
+    /// Of indicators XSOAR's `stixid` as it came, whatever it is: where it is an id of the type served, its UUID is in
+    /// `id` or `indicator_id` too. Of native objects the whole id where it is not `<stix_type>--<id>`.
     pub const STIX_ID: &str = "stix_id";
     /// `2.0` or `2.1` for native objects; null for indicators, which are rendered in the version asked for.
     pub const SPEC_VERSION: &str = "spec_version";

@@ -25,14 +25,16 @@ pub(super) enum Target {
     Keyword(&'static str),
     /// Text stored in lower case.
     LowerCase(&'static str),
+    /// Traffic-light colour.
+    Tlp,
     /// Text compared exactly.
     Exact(&'static str),
     /// Text searched for what it contains.
     Phrase(&'static str),
     /// List of text.
     List(&'static str),
-    /// Number column.
-    Number(&'static str),
+    /// 0–100.
+    Confidence,
     /// Timestamp column.
     Time(&'static str),
     /// Boolean column.
@@ -90,13 +92,13 @@ const FIELDS: &[(&str, Target)] = &[
     ("firstSeen", Target::Time(c::FIRST_SEEN)),
     ("lastSeen", Target::Time(c::LAST_SEEN)),
     ("published", Target::Time(c::PUBLISHED)),
-    ("confidence", Target::Number(c::CONFIDENCE)),
+    ("confidence", Target::Confidence),
     ("isrevoked", Target::Flag(c::REVOKED)),
     ("revoked", Target::Flag(c::REVOKED)),
     ("ismalwarefamily", Target::Flag(c::IS_FAMILY)),
     ("description", Target::Phrase(c::DESCRIPTION)),
-    ("trafficlightprotocol", Target::LowerCase(c::TLP)),
-    ("tlp", Target::LowerCase(c::TLP)),
+    ("trafficlightprotocol", Target::Tlp),
+    ("tlp", Target::Tlp),
     ("kind", Target::LowerCase(c::KIND)),
     ("stixType", Target::LowerCase(c::STIX_TYPE)),
     ("relationshipType", Target::LowerCase(c::RELATIONSHIP_TYPE)),
@@ -167,6 +169,23 @@ static NAMES: LazyLock<Vec<(String, &'static str)>> = LazyLock::new(|| {
     let names = FIELDS.iter().map(|(name, _)| *name).chain(COMMON_CUSTOM.iter().copied());
     names.map(|name| (key(name), name)).collect()
 });
+
+/// The custom fields that fill a column. Values that the column cannot hold stay among the custom fields, and are
+/// looked for there.
+pub(super) fn kept(column: &str) -> &'static [&'static str] {
+    match column {
+        c::CONFIDENCE => &["confidence"],
+        c::TLP => &["trafficlightprotocol"],
+        c::REVOKED => &["isrevoked", "revoked"],
+        c::IS_FAMILY => &["ismalwarefamily"],
+        c::PUBLISHED => &["published"],
+        c::MD5 => &["md5"],
+        c::SHA1 => &["sha1"],
+        c::SHA256 => &["sha256"],
+        c::SHA512 => &["sha512"],
+        _ => &[],
+    }
+}
 
 fn key(name: &str) -> String {
     name.chars().filter(|c| *c != '_').flat_map(char::to_lowercase).collect()

@@ -130,8 +130,9 @@ struct Bound {
 }
 
 impl Matcher {
-    /// `typed`: equality also holds between spellings of one number, date or flag. JSON values are open to that,
-    /// keyword columns are not (tag `1.0` is not tag `1`).
+    /// `typed`: equality also holds with numbers and flags, and between spellings of one date. JSON values are open to
+    /// that, keyword columns are not. Text is no number, though: version `1.10` is not `1.1`, nor number `007` `7`.
+    /// Order is another matter: there text that looks like a number counts as one.
     pub(super) fn new(op: Op, literals: &[&str], typed: bool) -> Self {
         let mut matcher = Matcher {
             op,
@@ -181,7 +182,6 @@ impl Matcher {
         match self.op {
             Op::Equal => {
                 sole.map_or_else(|| self.words.contains(folded), |word| text.eq_ignore_ascii_case(word))
-                    || (!self.numbers.is_empty() && Number::parse(text).is_some_and(|n| self.has_number(n)))
                     || (!self.days.is_empty() && Timestamp::parse(text).is_ok_and(|at| self.has_date(at)))
             }
             Op::Like => self.globs.iter().any(|glob| glob.matches(folded)),
@@ -381,7 +381,10 @@ mod tests {
     #[test]
     fn typed_values() {
         let cases = [
-            (Op::Equal, "75", "75.0", true),
+            (Op::Equal, "75", "75", true),
+            (Op::Equal, "75", "75.0", false),
+            (Op::Equal, "7", "007", false),
+            (Op::GreaterOrEqual, "7", "007", true),
             (Op::Equal, "75", "x75", false),
             (Op::Equal, "12345678901234567890", "12345678901234567891", false),
             (Op::Greater, "9", "10", true),
@@ -404,5 +407,6 @@ mod tests {
         assert!(!Matcher::new(Op::Equal, &["1.0"], false).text("1"));
         assert!(Matcher::new(Op::GreaterOrEqual, &["3"], true).number(Number::Float(3.0)));
         assert!(Matcher::new(Op::Equal, &["3", "2", "1.5"], true).number(Number::Integer(2)));
+        assert!(Matcher::new(Op::Equal, &["75.0"], true).number(Number::Integer(75)));
     }
 }

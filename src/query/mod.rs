@@ -15,7 +15,11 @@
 //! - Words compare in any case; `value` exactly, but for hashes, which match as written, in lower or in upper case.
 //! - A bare word is looked for in the value and the description, and among the tags and the MITRE id. With wildcards
 //!   it must cover the value.
+//! - In custom fields, `field:1.1` finds the number 1.1 and the text `1.1`, not the text `1.10`; `>` and its like take
+//!   text for a number where it looks like one.
 //! - A bare date is its whole UTC day: `>"2024-05-01"` begins on the second of May, `<=` ends with the first.
+//! - Verdicts, colours, confidence and flags are read as import reads them: `tlp:"TLP:GREEN"`, `isrevoked:yes`. A value
+//!   their column could not hold stayed among the custom fields and is found there: `confidence:High`.
 //! - A missing value satisfies no condition, hence every negated one.
 //! - What cannot hold (unknown verdict, a word for a number) matches nothing, with a warning. Names nobody knows are
 //!   custom fields, with a warning where they look misspelt.

@@ -6,10 +6,12 @@
 use super::ast::{Clause, Comparison, Content, Piece, Query, Span, Test, Tree, Value};
 use super::error::{Warning, Warnings};
 use super::fields::{self, JsonKind, Target};
-use super::matcher::{Number, Op, parse_flag};
+use super::matcher::{Number, Op};
 use super::rule::{Argument, Function, Leaf, Literal, Match, Rule};
 use super::time::Moment;
+use crate::model::kind::HashAlgorithm;
 use crate::model::schema::column as c;
+use crate::model::words;
 
 /// XSOAR's own type names (spec/xsoar-taxii2-server.md §4.1), as they are spelled. Other names compare in any case.
 const TYPES: &[&str] = &[
@@ -44,10 +46,6 @@ const TYPES: &[&str] = &[
     "X509 Certificate",
     "ssdeep",
 ];
-
-/// Words of `verdict` and the older ones of `reputation`, with their score.
-const VERDICTS: &[(&str, i64)] =
-    &[("malicious", 3), ("bad", 3), ("suspicious", 2), ("benign", 1), ("good", 1), ("unknown", 0), ("none", 0)];
 
 /// The rule a query stands for, and all warnings about it.
 pub(super) fn resolve(text: &str, query: Query) -> (Rule, Vec<Warning>) {
@@ -126,8 +124,24 @@ impl Resolver<'_> {
             Target::Keyword(column) => keyword(Function::Text, column, comparison, value),
             Target::List(column) => keyword(Function::List, column, comparison, value),
             Target::LowerCase(column) => match (comparison, value.plain()) {
-                (Comparison::Equal, Some(text)) => text_is(column, text.to_lowercase()),
-                _ => keyword(Function::Text, column, comparison, value),
+                (Comparison::Equal, Some(text)) => {
+                    let rule = text_is(column, text.to_lowercase());
+                    if is_hash_of(column, text) { rule } else { self.or_kept(field, column, comparison, value, rule) }
+                }
+                _ => {
+                    let rule = keyword(Function::Text, column, comparison, value);
+                    self.or_kept(field, column, comparison, value, rule)
+                }
+            },
+            Target::Tlp => match (comparison, value.plain()) {
+                (Comparison::Equal, Some(text)) => match words::tlp(text) {
+                    Some(colour) => text_is(c::TLP, colour.to_owned()),
+                    None => self.or_kept(field, c::TLP, comparison, value, Rule::Nothing),
+                },
+                _ => {
+                    let rule = keyword(Function::Text, c::TLP, comparison, value);
+                    self.or_kept(field, c::TLP, comparison, value, rule)
+                }
             },
             Target::Exact(column) => match (comparison, value.plain()) {
                 (Comparison::Equal, Some(text)) => text_is(column, text.to_owned()),
@@ -146,17 +160,15 @@ impl Resolver<'_> {
             },
             Target::ExpirationStatus => self.expiration_status(comparison, value),
             Target::Verdict => self.verdict(field, comparison, value),
-            Target::Number(column) => match value.plain().and_then(Number::parse) {
-                Some(number) => number_rule(column, comparison, number),
-                None => self.not_a(field, "number", value),
-            },
+            Target::Confidence => self.confidence(field, comparison, value),
             Target::Time(column) => match value.plain().and_then(Moment::parse) {
                 Some(moment) => Rule::Leaf(Leaf::When { column, comparison, moment }),
-                None => self.not_a(field, "date", value),
+                None => self.only_kept(field, column, "date", comparison, value),
             },
-            Target::Flag(column) => match value.plain().and_then(parse_flag) {
+            Target::Flag(column) => match value.plain().and_then(words::truth) {
                 Some(flag) if comparison == Comparison::Equal => Rule::is(column, Literal::Flag(flag)),
-                _ => self.not_a(field, "`T` or `F`", value),
+                Some(_) => self.not_a(field, "`T` or `F`", value),
+                None => self.only_kept(field, column, "`T` or `F`", comparison, value),
             },
             Target::Json(column, path, kind) => self.json(field, (column, path, *kind), comparison, value),
             Target::Either(path, other) => {
@@ -195,12 +207,60 @@ impl Resolver<'_> {
         Rule::Leaf(Leaf::Match(Match { function: Function::Json, column, path, op, values: vec![argument] }))
     }
 
+    /// The column's rule, or that the custom fields which fill it hold what it could not. Not needed for an equality
+    /// with what the column can hold: import has put that there.
+    fn or_kept(
+        &mut self,
+        field: &Field<'_>,
+        column: &'static str,
+        comparison: Comparison,
+        value: &Value,
+        rule: Rule,
+    ) -> Rule {
+        let mut rules = vec![rule];
+        let keys = fields::kept(column).iter();
+        rules.extend(keys.map(|key| self.json(field, (c::CUSTOM, key, JsonKind::Any), comparison, value)));
+        Rule::any(rules)
+    }
+
+    /// A value that the column cannot hold: only a custom field that stayed where it is can match.
+    fn only_kept(
+        &mut self,
+        field: &Field<'_>,
+        column: &'static str,
+        wanted: &str,
+        comparison: Comparison,
+        value: &Value,
+    ) -> Rule {
+        if fields::kept(column).is_empty() {
+            return self.not_a(field, wanted, value);
+        }
+        let message = format!("{}; this matches only what was imported so", self.no(field, wanted, value));
+        self.warnings.push(value.span.start, message);
+        self.or_kept(field, column, comparison, value, Rule::Nothing)
+    }
+
+    fn confidence(&mut self, field: &Field<'_>, comparison: Comparison, value: &Value) -> Rule {
+        let text = value.plain().unwrap_or_default();
+        match (words::confidence(text), Number::parse(text)) {
+            (Some(read), _) if comparison == Comparison::Equal => {
+                Rule::is(c::CONFIDENCE, Literal::Integer(read.into()))
+            }
+            (None, None) => self.only_kept(field, c::CONFIDENCE, "number", comparison, value),
+            (read, number) => {
+                let number = number.unwrap_or(Number::Integer(read.unwrap_or_default().into()));
+                let rule = number_rule(c::CONFIDENCE, comparison, number);
+                self.or_kept(field, c::CONFIDENCE, comparison, value, rule)
+            }
+        }
+    }
+
     fn verdict(&mut self, field: &Field<'_>, comparison: Comparison, value: &Value) -> Rule {
         let Some(text) = value.plain() else {
             return self.not_a(field, "verdict", value);
         };
-        let word = VERDICTS.iter().find(|(word, _)| word.eq_ignore_ascii_case(text));
-        match word.map(|(_, score)| Number::Integer(i128::from(*score))).or_else(|| Number::parse(text)) {
+        let word = words::verdict(text).map(|score| Number::Integer(score.into()));
+        match word.or_else(|| Number::parse(text)) {
             Some(score) => number_rule(c::SCORE, comparison, score),
             None => {
                 let known = "malicious, suspicious, benign, unknown, bad, good, none, or 0 to 3";
@@ -226,9 +286,13 @@ impl Resolver<'_> {
     }
 
     fn not_a(&mut self, field: &Field<'_>, wanted: &str, value: &Value) -> Rule {
-        let (name, written) = (field.name, self.written(value));
-        let message = format!("`{name}` takes a {wanted}, which `{written}` is not; this matches nothing");
-        self.nothing(value.span, message.replace("a `T`", "`T`"))
+        let message = format!("{}; this matches nothing", self.no(field, wanted, value));
+        self.nothing(value.span, message)
+    }
+
+    fn no(&self, field: &Field<'_>, wanted: &str, value: &Value) -> String {
+        let message = format!("`{}` takes a {wanted}, which `{}` is not", field.name, self.written(value));
+        message.replace("a `T`", "`T`")
     }
 
     fn written(&self, value: &Value) -> String {
@@ -259,10 +323,13 @@ fn full_text(value: &Value) -> Rule {
 }
 
 fn empty(target: &Target) -> Rule {
-    let column = |column, text| Rule::Leaf(Leaf::Empty { column, text });
     let json = |column, path: &str| {
         let path = path.to_owned();
         Rule::Leaf(Leaf::Match(Match { function: Function::Json, column, path, op: Op::Empty, values: Vec::new() }))
+    };
+    let column = |column, text| {
+        let kept = fields::kept(column).iter().map(|key| json(c::CUSTOM, key));
+        Rule::all(std::iter::once(Rule::Leaf(Leaf::Empty { column, text })).chain(kept).collect())
     };
     match target {
         Target::Anything => Rule::All,
@@ -270,11 +337,13 @@ fn empty(target: &Target) -> Rule {
         Target::Value => column(c::VALUE, true),
         Target::Type => column(c::TYPE, true),
         Target::Verdict => column(c::SCORE, false),
+        Target::Confidence => column(c::CONFIDENCE, false),
+        Target::Tlp => column(c::TLP, true),
         Target::Reliability => column(c::RELIABILITY, true),
         Target::Keyword(name) | Target::LowerCase(name) | Target::Exact(name) | Target::Phrase(name) => {
             column(name, true)
         }
-        Target::Number(name) | Target::Time(name) | Target::Flag(name) => column(name, false),
+        Target::Time(name) | Target::Flag(name) => column(name, false),
         Target::List(name) => Rule::matching(Function::List, name, Op::Empty, Vec::new()),
         // A count is always there; it lacks when there is nothing to count.
         Target::Json(name, path, _) => json(name, path.trim_end_matches(".#")),
@@ -333,6 +402,17 @@ fn spellings(text: &str) -> impl Iterator<Item = String> {
     let is_hash = matches!(text.len(), 32 | 40 | 64 | 128) && text.bytes().all(|b| b.is_ascii_hexdigit());
     let others = is_hash.then(|| [text.to_ascii_lowercase(), text.to_ascii_uppercase()]);
     std::iter::once(text.to_owned()).chain(others.into_iter().flatten())
+}
+
+/// Whether the text is a hash that the column holds.
+fn is_hash_of(column: &str, text: &str) -> bool {
+    let of_column = HashAlgorithm::of(text).map(|algorithm| match algorithm {
+        HashAlgorithm::Md5 => c::MD5,
+        HashAlgorithm::Sha1 => c::SHA1,
+        HashAlgorithm::Sha256 => c::SHA256,
+        HashAlgorithm::Sha512 => c::SHA512,
+    });
+    of_column == Some(column)
 }
 
 /// `A` to `F`, and `A+`.

@@ -8,8 +8,8 @@
 //! Operations are `eq`, `like`, `contains`, `gt`, `ge`, `lt`, `le` (one of the literals must match) and `empty`
 //! (missing, null, or without content; no literals). In JSON, lists met on the way or at the end match by any element,
 //! an object at the end by any scalar inside, a key is spelled as in the path or in lower case, and a path ending in
-//! `#` stands for the number of elements. Numbers, dates and flags in JSON also compare as such. Text that is not JSON
-//! matches nothing.
+//! `#` stands for the number of elements. Numbers and flags of JSON, and dates, also compare as such; text that looks
+//! like a number does in `gt`, `ge`, `lt` and `le`. Text that is not JSON matches nothing.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};

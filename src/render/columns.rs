@@ -20,7 +20,7 @@ use crate::model::time::Timestamp;
 
 type Names = &'static [&'static str];
 
-const IDENTITY: Names = &[c::KIND, c::STIX_TYPE, c::ID, c::STIX_ID];
+const IDENTITY: Names = &[c::KIND, c::STIX_TYPE, c::ID];
 const DATES: Names = &[c::ADDED, c::CREATED, c::MODIFIED];
 const MANIFEST: Names =
     &[c::ADDED, c::KIND, c::STIX_TYPE, c::ID, c::INDICATOR_ID, c::STIX_ID, c::SPEC_VERSION, c::CREATED, c::MODIFIED];

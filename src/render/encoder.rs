@@ -97,22 +97,21 @@ impl<'a> Encoder<'a> {
 
 /// The id a row is served under.
 pub(super) enum RowId<'a> {
-    /// Kept as text.
+    /// A native object's, kept as text.
     Whole(&'a str),
     Parts(&'a str, &'a Uuid16),
 }
 
 impl<'a> RowId<'a> {
     pub(super) fn of(bound: &Bound<'a>, shape: Shape, row: usize) -> Option<Self> {
-        if shape == Shape::Skip {
-            return None;
-        }
-        if let Some(whole) = bound.stix_id.filled(row) {
-            return Some(RowId::Whole(whole));
-        }
         Some(match shape {
             Shape::Skip => return None,
-            Shape::Native => RowId::Parts(bound.stix_type.get(row)?, bound.id.get(row)?),
+            Shape::Native => match bound.stix_id.filled(row) {
+                Some(whole) => RowId::Whole(whole),
+                None => RowId::Parts(bound.stix_type.get(row)?, bound.id.get(row)?),
+            },
+            // An indicator's own `stixid` counts where it is an id of the type served, and then ingest has put its UUID
+            // into these columns. Of another type, or no id at all, it would make the object invalid.
             Shape::Sco(stix_type) | Shape::Sdo(stix_type) => RowId::Parts(stix_type.as_str(), bound.id.get(row)?),
             Shape::Indicator(_) => RowId::Parts(StixType::Indicator.as_str(), bound.indicator_id.get(row)?),
         })

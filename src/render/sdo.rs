@@ -181,6 +181,24 @@ fn object_refs_into(bound: &Bound<'_>, own: &RowId<'_>, row: usize, out: &mut Ve
 }
 
 fn is_stix_id(text: &str) -> bool {
-    text.rsplit_once("--")
-        .is_some_and(|(stix_type, uuid)| !stix_type.is_empty() && parse_uuid(uuid.as_bytes()).is_some())
+    let type_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    text.rsplit_once("--").is_some_and(|(stix_type, uuid)| {
+        !stix_type.is_empty() && stix_type.bytes().all(type_byte) && parse_uuid(uuid.as_bytes()).is_some()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_ids() {
+        let uuid = "bddcf01f-9fd0-5107-a013-4b174285babc";
+        let cases =
+            [("malware--", true), ("x-own-2--", true), ("Foo--", false), ("a b--", false), ("--", false), ("", false)];
+        for (prefix, expected) in cases {
+            assert_eq!(is_stix_id(&format!("{prefix}{uuid}")), expected, "{prefix}");
+        }
+        assert!(!is_stix_id("malware--1"));
+    }
 }

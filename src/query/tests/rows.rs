@@ -158,7 +158,9 @@ fn rows() -> Vec<Row> {
             name: "odd",
             r#type: Some("Some'Type"),
             value: Some(r#"o'brien "x\y' OR 1=1 --"#),
-            custom: Some(r#"{"quoted":"it's","nested":{"a":{"b":[1,2,{"c":"deep"}]}}}"#),
+            custom: Some(
+                r#"{"quoted":"it's","nested":{"a":{"b":[1,2,{"c":"deep"}]}},"version":"1.10","employeeid":"007","level":7,"confidence":"High","trafficlightprotocol":"pink","isrevoked":"maybe","sha256":"no hash","published":"soon"}"#,
+            ),
             registry: Some(r#"[{"name":"Run","data":"evil.exe","data_type":"REG_SZ"}]"#),
             ..indicator()
         },
