@@ -6,15 +6,16 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::output::{complain, grouped, say};
-use super::place::{Place, catalog, start_log, store_options};
+use super::place::{Place, catalog, start_log, store_options, users};
 use super::{CliError, Outcome};
 use crate::config::Config;
 use crate::feed::api::Feed;
 use crate::feed::collection::Catalog;
 use crate::feed::{FeedOptions, StoreFeed};
 use crate::ingest::{self, DecodeOptions, Importer, Input};
+use crate::serve::auth::Admission;
 use crate::serve::{App, Bound, bind, router, shutdown_signal};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// The sample that a first start without configuration shows.
 const SAMPLE: &[u8] = include_bytes!("../../data/sample.ndjson");
@@ -30,37 +31,51 @@ const SAMPLE: &[u8] = include_bytes!("../../data/sample.ndjson");
 pub(super) struct ServeArgs {
     #[command(flatten)]
     place: Place,
-    /// Check configuration, certificates and store, then stop.
+    /// Check configuration, certificates, users and store, then stop. Takes no port and writes nothing.
     #[arg(long)]
     check: bool,
 }
 
 pub(super) fn run(args: &ServeArgs) -> Result<Outcome, CliError> {
-    let config = args.place.config()?;
+    let (config, admission) = args.place.server_config()?;
     start_log(&config, None);
+    if args.check {
+        return check(&config, &admission);
+    }
+    // What cannot be had is said before a store is made for it.
     let bound = bind(&config.serve)?;
     let store = Store::open_or_create(store_options(&config))?;
     store.remove_orphans()?;
     let is_new = store.snapshot()?.version() == 0;
-    if is_new && config.file.is_none() && !args.check {
+    if is_new && config.file.is_none() {
         load_sample(&store)?;
     }
     let catalog = catalog(&config, &store)?;
     warn_of_queries(&catalog);
     let feed = StoreFeed::new(store.clone(), catalog, &FeedOptions::default())?;
     let app = App::new(Arc::new(feed.clone()), config.serve.clone())?;
-    if args.check {
-        say(&format!(
-            "ok: ready to serve {} collections from `{}` on {}",
-            feed.catalog().len(),
-            store.location(),
-            bound.url()
-        ))?;
-        return Ok(Outcome::Done);
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("io").build()?;
     announce(&config, &store, &feed, &bound)?;
     runtime.block_on(bound.run(router(app), shutdown_signal(), shutdown_signal()))?;
+    Ok(Outcome::Done)
+}
+
+/// All that can be known beforehand, without taking the address and without a write to the store or its folder.
+fn check(config: &Config, admission: &Admission) -> Result<Outcome, CliError> {
+    let (store, made) = match Store::open(store_options(config)) {
+        Err(StoreError::Missing { .. }) => (Store::open_or_imagine(store_options(config))?, ", which will be made,"),
+        store => (store?, ""),
+    };
+    let catalog = catalog(config, &store)?;
+    warn_of_queries(&catalog);
+    let scheme = if config.serve.tls.is_some() { "https" } else { "http" };
+    say(&format!(
+        "ok: ready to serve {} collections from `{}`{made} on {scheme}://{}; {}",
+        catalog.len(),
+        store.location(),
+        config.serve.listen,
+        users(config, admission)
+    ))?;
     Ok(Outcome::Done)
 }
 

@@ -61,8 +61,10 @@ impl Tree {
         Err(problems)
     }
 
-    /// Lays `TAXIWAY_STORE__LOCATION=…` and the like over the file: two underscores go one table down.
-    pub(super) fn lay_over(&mut self, variables: impl IntoIterator<Item = (String, String)>) {
+    /// Lays `TAXIWAY_STORE__LOCATION=…` and the like over the file: two underscores go one table down. Returns the names
+    /// of those that it took.
+    pub(super) fn lay_over(&mut self, variables: impl IntoIterator<Item = (String, String)>) -> Vec<String> {
+        let mut taken = Vec::new();
         for (name, value) in variables {
             let Some(path) = name.strip_prefix(PREFIX).filter(|_| !NOT_SETTINGS.contains(&name.as_str())) else {
                 continue;
@@ -72,7 +74,9 @@ impl Tree {
             let keys: Vec<&str> = keys.split("__").collect();
             let leaf = Node { value: Value::Text(value), place: place.clone() };
             set(&mut self.root, &keys, leaf);
+            taken.push(name.clone());
         }
+        taken
     }
 
     /// The top-level table.

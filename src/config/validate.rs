@@ -28,8 +28,9 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(86_400);
 /// Most requests at once that may be configured.
 const MAX_CONCURRENT_REQUESTS: u64 = 100_000;
 
-/// Reads the whole tree; relative paths of the file begin at `folder`, those of variables at the working directory.
-pub(super) fn validate(tree: &Tree, folder: &Path) -> Result<Config, Vec<Problem>> {
+/// Reads the whole tree; relative paths of the file begin at `folder`, those of variables at the working directory. What
+/// has a problem is left at its default.
+pub(super) fn validate(tree: &Tree, folder: &Path) -> (Config, Vec<Problem>) {
     let problems = Problems::default();
     let reader = Reader { problems: &problems, folder };
     let mut root = tree.root(&problems);
@@ -59,12 +60,9 @@ pub(super) fn validate(tree: &Tree, folder: &Path) -> Result<Config, Vec<Problem
     };
     root.finish();
 
-    let found = problems.into_sorted();
-    if !found.is_empty() {
-        return Err(found);
-    }
     let collections = collections.into_iter().map(value).collect();
-    Ok(Config { file: None, serve, store, feed, collections, log })
+    let config = Config { file: None, variables: Vec::new(), serve, store, feed, collections, log };
+    (config, problems.into_sorted())
 }
 
 /// The part of `[taxii]` that belongs to the server.
@@ -322,7 +320,7 @@ impl Reader<'_> {
     fn path(&self, path: Located<String>) -> PathBuf {
         match path.place {
             Place::Variable(_) => PathBuf::from(path.value),
-            Place::File { .. } | Place::OtherFile(_) => self.folder.join(path.value),
+            Place::File { .. } | Place::OtherFile(_) | Place::Whole => self.folder.join(path.value),
         }
     }
 }

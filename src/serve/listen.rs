@@ -14,6 +14,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::{TLS12, TLS13};
 
+use crate::serve::auth::Admission;
 use crate::serve::connection::Guard;
 use crate::serve::error::StartError;
 use crate::serve::options::{Limits, Options, TlsFiles};
@@ -25,6 +26,16 @@ pub struct Bound {
     address: SocketAddr,
     tls: Option<Arc<rustls::ServerConfig>>,
     limits: Limits,
+}
+
+/// Reads all files that [`bind`] and [`App::new`](crate::serve::App::new) read, and gives everything in them or in the
+/// options that would keep a server from starting. Takes no address and writes nothing.
+pub fn examine(options: &Options) -> Result<Admission, Vec<StartError>> {
+    let tls = options.tls.as_ref().map(tls_config).transpose();
+    match (tls, Admission::examine(options)) {
+        (Ok(_), Ok(admission)) => Ok(admission),
+        (tls, admission) => Err(tls.err().into_iter().chain(admission.err()).collect()),
+    }
 }
 
 /// Takes the address and reads the TLS files, so that whatever is wrong with them is said before anything else starts.

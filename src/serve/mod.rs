@@ -28,6 +28,6 @@ mod tests;
 pub mod users;
 
 pub use error::{ServeError, StartError};
-pub use listen::{Bound, bind, shutdown_signal};
+pub use listen::{Bound, bind, examine, shutdown_signal};
 pub use options::{AuthOptions, Limits, Options, TlsFiles};
 pub use router::{App, router};

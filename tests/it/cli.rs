@@ -1,7 +1,8 @@
 //! The program as a user runs it: commands, exit codes, what the screen says, kills.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
@@ -25,6 +26,21 @@ fn text(bytes: &[u8]) -> String {
 fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}{}", text(&output.stdout), text(&output.stderr)))
+}
+
+/// Every file below the folder and what it holds.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+            found.insert(path, Vec::new());
+        } else {
+            found.insert(path.clone(), std::fs::read(&path).unwrap());
+        }
+    }
+    found
 }
 
 fn domains(range: std::ops::Range<usize>) -> String {
@@ -238,6 +254,58 @@ fn a_port_in_use_is_said() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains(&address), "{}", text(&output.stderr));
     assert!(!folder.path().join("taxiway-data").exists(), "nothing is made when the address cannot be had");
+}
+
+#[test]
+fn what_keeps_a_server_from_starting_is_all_said_before_anything_is_made() {
+    let tls = "[tls]\ncert = \"no.crt\"\nkey = \"no.key\"\n";
+    let users = "[auth]\nusers = \"users\"\n";
+    let cases: [(String, &[&str]); 5] = [
+        ("listen = \"0.0.0.0:0\"\n".to_owned(), &["can be reached from other machines"]),
+        (tls.to_owned(), &["read certificate `no.crt`"]),
+        (users.to_owned(), &["users file `users`, line 1"]),
+        (format!("{tls}{users}"), &["has 2 problems", "read certificate `no.crt`", "users file `users`, line 1"]),
+        // A server on the default address would be open to nobody else: what cannot be read decides nothing.
+        (
+            format!("listen = \"0.0.0.0:0\"\n{tls}[store]\nhistroy = \"1d\"\n"),
+            &["has 2 problems", "taxiway.toml:6:1: there is no setting `store.histroy`", "read certificate `no.crt`"],
+        ),
+    ];
+    for (config, expected) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("taxiway.toml"), &config).unwrap();
+        std::fs::write(folder.path().join("users"), "nobody\n").unwrap();
+        let before = files(folder.path());
+        for arguments in [&["serve"] as &[&str], &["serve", "--check"], &["config", "check"]] {
+            let output = run(folder.path(), arguments);
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}, {config}");
+            for part in expected {
+                assert!(text(&output.stderr).contains(part), "{arguments:?}, {config}: {}", text(&output.stderr));
+            }
+            assert_eq!(files(folder.path()), before, "{arguments:?}, {config}");
+        }
+    }
+}
+
+#[test]
+fn a_check_before_serving_takes_no_port_and_writes_nothing() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("in.ndjson"), domains(0..3)).unwrap();
+    let check = |expected: &str| {
+        let before = files(folder.path());
+        let output =
+            taxiway(folder.path()).args(["serve", "--check"]).env("TAXIWAY_LISTEN", &address).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert!(text(&output.stdout).contains(expected), "{}", text(&output.stdout));
+        assert_eq!(files(folder.path()), before);
+    };
+    check("which will be made");
+    assert!(run(folder.path(), &["import", "in.ndjson"]).status.success());
+    check("`taxiway-data` on");
+    let foreign = run(folder.path(), &["serve", "--check", "--store", "."]);
+    assert!(text(&foreign.stderr).contains("holds no taxiway store"), "{}", text(&foreign.stderr));
 }
 
 /// Basic authentication over TLS, with users made by the command.
