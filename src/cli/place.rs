@@ -50,6 +50,11 @@ impl Place {
         Err(Problems { file: examined.config.file, problems: examined.problems }.into())
     }
 
+    /// Whether the command line says where the store is.
+    pub(super) fn names_store(&self) -> bool {
+        self.store.is_some()
+    }
+
     fn lay_over(&self, config: &mut Config) {
         if let Some(store) = &self.store {
             // The users file moves with the store unless it was placed by name.

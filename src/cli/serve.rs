@@ -23,7 +23,7 @@ const SAMPLE: &[u8] = include_bytes!("../../data/sample.ndjson");
 /// Serve the collections over TAXII.
 ///
 /// Without a configuration it makes a store in ./taxiway-data, loads a sample into it if the store is new, and serves it on
-/// 127.0.0.1:9000.
+/// 127.0.0.1:9000. A store that a configuration file, --store or TAXIWAY_… variables set up never gets the sample.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  taxiway serve\n  taxiway serve --config /etc/taxiway/taxiway.toml\n  taxiway serve --check"
@@ -47,7 +47,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<Outcome, CliError> {
     let store = Store::open_or_create(store_options(&config))?;
     store.remove_orphans()?;
     let is_new = store.snapshot()?.version() == 0;
-    if is_new && config.file.is_none() {
+    if is_new && is_first_try(&config, &args.place) {
         load_sample(&store)?;
     }
     let catalog = catalog(&config, &store)?;
@@ -58,6 +58,15 @@ pub(super) fn run(args: &ServeArgs) -> Result<Outcome, CliError> {
     announce(&config, &store, &feed, &bound)?;
     runtime.block_on(bound.run(router(app), shutdown_signal(), shutdown_signal()))?;
     Ok(Outcome::Done)
+}
+
+/// Whether nobody has configured anything of what is served, where it lies or who may have it. Made-up indicators have no
+/// place in a store that somebody set up.
+fn is_first_try(config: &Config, place: &Place) -> bool {
+    const SET_UP: [&str; 4] =
+        ["TAXIWAY_STORE__", "TAXIWAY_COLLECTION", "TAXIWAY_XSOAR_COLLECTIONS__", "TAXIWAY_AUTH__"];
+    let sets_up = |name: &String| SET_UP.iter().any(|start| name.to_ascii_uppercase().starts_with(start));
+    config.file.is_none() && !place.names_store() && !config.variables.iter().any(sets_up)
 }
 
 /// All that can be known beforehand, without taking the address and without a write to the store or its folder.

@@ -153,6 +153,8 @@ fn variables_win_over_the_file() {
     assert_eq!(config.serve.auth.users, PathBuf::from("env-store/users.json"));
     assert_eq!(config.store.history, Duration::from_secs(86_400));
     assert_eq!((config.feed.page_size, config.feed.hide_query), (7, true));
+    let taken = ["LISTEN", "STORE__LOCATION", "TAXII__PAGE_SIZE", "TAXII__HIDE_QUERY"];
+    assert_eq!(config.variables, taken.map(|name| format!("TAXIWAY_{name}")));
 }
 
 #[test]

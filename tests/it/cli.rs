@@ -195,10 +195,15 @@ impl Drop for Server {
 }
 
 fn serve(folder: &Path, arguments: &[&str]) -> Server {
+    serve_with(folder, arguments, &[])
+}
+
+fn serve_with(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Server {
     let mut child = taxiway(folder)
         .arg("serve")
         .args(arguments)
         .env("TAXIWAY_LISTEN", "127.0.0.1:0")
+        .envs(variables.iter().copied())
         .env("RUST_LOG", "warn")
         .stdout(Stdio::piped())
         .spawn()
@@ -243,6 +248,27 @@ async fn serve_without_configuration_shows_a_sample() {
         }
     }
     panic!("the import never showed");
+}
+
+/// Made-up indicators have no place in a store that somebody set up.
+#[test]
+fn the_sample_goes_into_the_store_of_a_first_try_only() {
+    let cases: [(&[&str], &[(&str, &str)]); 5] = [
+        (&["--store", "taxiway-data"], &[]),
+        (&["--config", "empty.toml"], &[]),
+        (&[], &[("TAXIWAY_CONFIG", "empty.toml")]),
+        (&[], &[("TAXIWAY_STORE__LOCATION", "taxiway-data")]),
+        (&[], &[("TAXIWAY_AUTH__ANONYMOUS", "true")]),
+    ];
+    for (arguments, variables) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("empty.toml"), "").unwrap();
+        let server = serve_with(folder.path(), arguments, variables);
+        assert!(server.said.contains("taxiway-data (0 records)"), "{arguments:?} {variables:?}: {}", server.said);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let server = serve_with(folder.path(), &[], &[("TAXIWAY_LOG__LEVEL", "warn")]);
+    assert!(server.said.contains("taxiway-data (1,006 records)"), "{}", server.said);
 }
 
 #[test]
