@@ -13,7 +13,7 @@ use crate::feed::api::Feed;
 use crate::feed::collection::Catalog;
 use crate::feed::{FeedOptions, StoreFeed};
 use crate::ingest::{self, DecodeOptions, Importer, Input};
-use crate::serve::auth::Admission;
+use crate::serve::auth::{Admission, Anonymous};
 use crate::serve::{App, Bound, bind, router, shutdown_signal};
 use crate::store::{Store, StoreError};
 
@@ -55,7 +55,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<Outcome, CliError> {
     let feed = StoreFeed::new(store.clone(), catalog, &FeedOptions::default())?;
     let app = App::new(Arc::new(feed.clone()), config.serve.clone())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("io").build()?;
-    announce(&config, &store, &feed, &bound)?;
+    announce(&config, &admission, &store, &feed, &bound)?;
     runtime.block_on(bound.run(router(app), shutdown_signal(), shutdown_signal()))?;
     Ok(Outcome::Done)
 }
@@ -98,6 +98,23 @@ fn load_sample(store: &Store) -> Result<(), CliError> {
     Ok(())
 }
 
+/// What curl needs besides the URL: our certificate may be nobody's that curl knows, and users have to say who they are.
+fn curl_options(config: &Config, admission: &Admission) -> String {
+    let insecure = if config.serve.tls.is_some() { "-k " } else { "" };
+    let user = match (admission.anonymous, admission.users.first()) {
+        (Anonymous::Always, _) | (Anonymous::WhileNoUsers, None) => String::new(),
+        (_, Some(name)) => format!("-u {} ", shell_word(name)),
+        (_, None) => "-u NAME ".to_owned(),
+    };
+    format!("{insecure}{user}")
+}
+
+/// The text as one word of a POSIX shell.
+fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.@%+,/".contains(c);
+    if text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
 fn warn_of_queries(catalog: &Catalog) {
     for collection in catalog.iter() {
         for warning in collection.query.warnings() {
@@ -107,13 +124,20 @@ fn warn_of_queries(catalog: &Catalog) {
 }
 
 /// What a person, or a script that started us, needs to know.
-fn announce(config: &Config, store: &Store, feed: &StoreFeed, bound: &Bound) -> Result<(), CliError> {
+fn announce(
+    config: &Config,
+    admission: &Admission,
+    store: &Store,
+    feed: &StoreFeed,
+    bound: &Bound,
+) -> Result<(), CliError> {
     let url = config.serve.base_url.clone().unwrap_or_else(|| bound.url());
     let root = format!("{url}/{}", config.serve.api_root);
     let snapshot = store.snapshot()?;
     let catalog = feed.catalog();
     let mut out = io::stdout().lock();
     writeln!(out, "store      {} ({} records)", store.location(), grouped(snapshot.live_rows()))?;
+    writeln!(out, "users      {}", users(config, admission))?;
     writeln!(out, "discovery  {url}/taxii2/")?;
     writeln!(out, "API root   {root}/")?;
     let width = catalog.iter().map(|collection| collection.title.chars().count()).max().unwrap_or(0);
@@ -123,9 +147,35 @@ fn announce(config: &Config, store: &Store, feed: &StoreFeed, bound: &Bound) -> 
     }
     if let Some(collection) = catalog.get("all").or_else(|| catalog.iter().next()) {
         let name = collection.alias.as_ref().unwrap_or(&collection.id);
-        writeln!(out, "try        curl '{root}/collections/{name}/objects/?limit=2'")?;
+        let options = curl_options(config, admission);
+        writeln!(out, "try        curl {options}'{root}/collections/{name}/objects/?limit=2'")?;
     }
     writeln!(out, "listening on {}", bound.url())?;
     out.flush()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::TlsFiles;
+
+    #[test]
+    fn the_curl_line_says_what_the_server_wants() {
+        let tls = Some(TlsFiles { cert: "c".into(), key: "k".into() });
+        let cases = [
+            (None, Anonymous::WhileNoUsers, vec![], ""),
+            (None, Anonymous::WhileNoUsers, vec!["ann"], "-u ann "),
+            (None, Anonymous::Always, vec!["ann"], ""),
+            (None, Anonymous::Never, vec![], "-u NAME "),
+            (tls.clone(), Anonymous::WhileNoUsers, vec![], "-k "),
+            (tls, Anonymous::Never, vec!["Zoë O'Neil", "ann"], "-k -u 'Zoë O'\\''Neil' "),
+        ];
+        for (tls, anonymous, users, expected) in cases {
+            let mut config = Config::default();
+            config.serve.tls = tls;
+            let admission = Admission { users: users.into_iter().map(str::to_owned).collect(), anonymous };
+            assert_eq!(curl_options(&config, &admission), expected);
+        }
+    }
 }

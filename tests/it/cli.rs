@@ -334,6 +334,41 @@ fn a_check_before_serving_takes_no_port_and_writes_nothing() {
     assert!(text(&foreign.stderr).contains("holds no taxiway store"), "{}", text(&foreign.stderr));
 }
 
+fn add_user(folder: &Path, name: &str, password: &str, arguments: &[&str]) {
+    let mut adding = taxiway(folder)
+        .args(["user", "add", name, "--password-stdin"])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    adding.stdin.take().unwrap().write_all(format!("{password}\n").as_bytes()).unwrap();
+    assert!(adding.wait().unwrap().success());
+}
+
+/// A user added to one store must not leave the server of that store open.
+#[tokio::test]
+async fn user_and_serve_mean_the_same_users() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let folder = tempfile::tempdir().unwrap();
+    let server = serve(folder.path(), &["--store", "other"]);
+    assert!(
+        server.said.contains("users      open to everyone on this machine (no users in `other/users.json`)"),
+        "{}",
+        server.said
+    );
+    drop(server);
+    add_user(folder.path(), "siem", "s3cret", &["--store", "other"]);
+    assert!(!folder.path().join("taxiway-data").exists());
+    let server = serve(folder.path(), &["--store", "other"]);
+    assert!(server.said.contains("users      1 user in `other/users.json`"), "{}", server.said);
+    assert!(server.said.contains("try        curl -u siem 'http://"), "{}", server.said);
+    assert_eq!(reqwest::get(format!("{}/taxii2/", server.url)).await.unwrap().status(), 401);
+    for arguments in [&["user", "list", "--store", "other"] as &[&str], &["user", "--store", "other", "list"]] {
+        assert_eq!(text(&run(folder.path(), arguments).stdout), "siem\n", "{arguments:?}");
+    }
+}
+
 /// Basic authentication over TLS, with users made by the command.
 #[tokio::test]
 async fn users_and_tls() {
@@ -344,15 +379,9 @@ async fn users_and_tls() {
     std::fs::write(folder.path().join("taxiway.toml"), "[tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"\n[[collection]]\ntitle = \"All\"\nalias = \"all\"\nquery = \"\"\n").unwrap();
     std::fs::write(folder.path().join("in.ndjson"), domains(0..3)).unwrap();
     assert!(run(folder.path(), &["import", "in.ndjson"]).status.success());
-    let mut adding = taxiway(folder.path())
-        .args(["user", "add", "siem", "--password-stdin"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    adding.stdin.take().unwrap().write_all(b"s3cret\n").unwrap();
-    assert!(adding.wait().unwrap().success());
+    add_user(folder.path(), "siem", "s3cret", &[]);
     let server = serve(folder.path(), &[]);
+    assert!(server.said.contains("try        curl -k -u siem 'https://"), "{}", server.said);
     assert!(server.url.starts_with("https://"), "{}", server.url);
     let client = reqwest::Client::builder()
         .use_preconfigured_tls({
