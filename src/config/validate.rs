@@ -301,17 +301,36 @@ impl Reader<'_> {
 
     /// No two collections may share a title (ids follow from it, and some clients choose by it), an id or an alias.
     fn tell_apart(&self, collections: &[Located<CollectionSpec>]) {
-        let mut titles = BTreeMap::new();
-        let mut names = BTreeMap::new();
+        let mut titles: BTreeMap<&str, &Place> = BTreeMap::new();
+        let mut names: BTreeMap<&str, (&str, &Place)> = BTreeMap::new();
         for Located { value: spec, place } in collections {
-            if titles.insert(spec.title.as_str(), ()).is_some() {
-                self.problems.add(place, format!("another collection has the title `{}` already", spec.title));
+            let title = spec.title.as_str();
+            match titles.get(title) {
+                Some(other) => {
+                    let text = format!(
+                        "a collection with the title `{title}` is {} already; give one of them another title or take it \
+                         out, since ids follow from titles",
+                        within(other)
+                    );
+                    self.problems.add(place, text);
+                }
+                None => {
+                    titles.insert(title, place);
+                }
             }
             for name in [&spec.id, &spec.alias].into_iter().flatten() {
-                if let Some(other) = names.insert(name.as_str(), spec.title.as_str()) {
-                    let text =
-                        format!("collection `{}` has the id or alias `{name}` of collection `{other}`", spec.title);
-                    self.problems.add(place, text);
+                match names.get(name.as_str()) {
+                    Some((other, at)) => {
+                        let text = format!(
+                            "collection `{title}` has the id or alias `{name}` of collection `{other}` {}; give one of \
+                             them another",
+                            within(at)
+                        );
+                        self.problems.add(place, text);
+                    }
+                    None => {
+                        names.insert(name, (title, place));
+                    }
                 }
             }
         }
@@ -322,6 +341,16 @@ impl Reader<'_> {
             Place::Variable(_) => PathBuf::from(path.value),
             Place::File { .. } | Place::OtherFile(_) | Place::Whole => self.folder.join(path.value),
         }
+    }
+}
+
+/// A place, inside a sentence about another one.
+fn within(place: &Place) -> String {
+    match place {
+        Place::File { line, .. } => format!("in line {line} of the configuration file"),
+        Place::Variable(name) => format!("in the environment variable {name}"),
+        Place::OtherFile(path) => format!("in `{}`", path.display()),
+        Place::Whole => "in the configuration".to_owned(),
     }
 }
 
