@@ -18,7 +18,7 @@ pub(super) struct CollectionsArgs {
     place: Place,
     /// Form of the result; json gives the collection resources.
     #[arg(long, value_enum, default_value = "table", value_name = "FORMAT")]
-    output: output::Format,
+    output: output::Form,
 }
 
 pub(super) fn run(args: &CollectionsArgs) -> Result<Outcome, CliError> {
@@ -34,7 +34,7 @@ pub(super) fn run(args: &CollectionsArgs) -> Result<Outcome, CliError> {
             "query": collection.query_text, "can_read": true, "can_write": false,
             "media_types": ["application/stix+json;version=2.1"],
         }));
-        if args.output == output::Format::Table {
+        if args.output == output::Form::Table {
             let count = feed.count_blocking(collection)?;
             rows.push(vec![
                 collection.title.clone(),
@@ -45,7 +45,7 @@ pub(super) fn run(args: &CollectionsArgs) -> Result<Outcome, CliError> {
             ]);
         }
     }
-    if args.output == output::Format::Table {
+    if args.output == output::Form::Table {
         say(&output::table(&["title", "id", "objects", "alias", "query"], &rows))?;
     } else {
         say(&serde_json::to_string_pretty(&resources)?)?;

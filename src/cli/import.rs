@@ -61,7 +61,7 @@ pub(super) struct ImportArgs {
     strict: bool,
     /// Form of the summary.
     #[arg(long, value_enum, default_value = "table", value_name = "FORMAT")]
-    output: output::Format,
+    output: output::Form,
 }
 
 fn mapping(text: &str) -> Result<(String, String), String> {
@@ -266,7 +266,7 @@ fn report(
     inputs: usize,
 ) -> Result<(), CliError> {
     let seconds = took.as_secs_f64();
-    if args.output != output::Format::Table {
+    if args.output != output::Form::Table {
         let text = json!({
             "inputs": inputs, "failed_inputs": failures, "read": summary.read, "new": summary.new, "changed": summary.changed,
             "unchanged": summary.unchanged, "rejected": summary.rejected, "bytes": summary.bytes, "seconds": seconds,

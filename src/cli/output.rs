@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use arrow::array::RecordBatch;
 use clap::ValueEnum;
 
-/// Form of printed data.
+/// Form of printed records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     /// For people.
@@ -14,6 +14,15 @@ pub(super) enum Format {
     Json,
     /// Comma-separated, with a header.
     Csv,
+}
+
+/// Form of what is no table of records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Form {
+    /// For people.
+    Table,
+    /// For programs: one JSON document.
+    Json,
 }
 
 /// Prints to standard output.

@@ -3,7 +3,9 @@
 use std::io::{self, BufRead, IsTerminal, Write};
 
 use clap::{Args, Subcommand};
+use serde_json::json;
 
+use super::output::Form;
 use super::place::Place;
 use crate::config::ConfigError;
 use crate::serve::users::{UserError, UserFile};
@@ -34,7 +36,11 @@ enum Action {
         password_stdin: bool,
     },
     /// List the user names.
-    List,
+    List {
+        /// Form of the list: one name a line, or a JSON array of names.
+        #[arg(long, value_enum, default_value = "table", value_name = "FORMAT")]
+        output: Form,
+    },
     /// Remove a user.
     Remove {
         /// User name.
@@ -70,10 +76,11 @@ pub(super) fn run(args: &UserArgs) -> Result<(), UserCommandError> {
             let done = if users.add(name, &password)? { "changed the password of" } else { "added" };
             print(&format!("{done} `{name}` in {}\n", path.display()))
         }
-        Action::List => {
+        Action::List { output: Form::Table } => {
             let names: String = users.list().map(|name| format!("{name}\n")).collect();
             print(&names)
         }
+        Action::List { output: Form::Json } => print(&format!("{}\n", json!(users.list().collect::<Vec<_>>()))),
         Action::Remove { name } => {
             users.remove(name)?;
             print(&format!("removed `{name}` from {}\n", path.display()))

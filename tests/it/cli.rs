@@ -146,6 +146,26 @@ fn wrong_places_and_words_are_said() {
     }
 }
 
+/// What has no CSV form says so, instead of giving something else.
+#[test]
+fn every_command_has_the_forms_that_it_offers() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("in.ndjson"), domains(0..3)).unwrap();
+    assert!(run(folder.path(), &["import", "in.ndjson"]).status.success());
+    add_user(folder.path(), "siem", "s3cret", &[]);
+    let commands: [&[&str]; 6] =
+        [&["check"], &["collections"], &["info"], &["import", "in.ndjson"], &["compact"], &["user", "list"]];
+    for command in commands {
+        for (form, code) in [("table", 0), ("json", 0), ("csv", 2)] {
+            let output = run(folder.path(), &[command, &["--output", form]].concat());
+            assert_eq!(output.status.code(), Some(code), "{command:?} {form}: {}", text(&output.stderr));
+            let is_json = serde_json::from_slice::<Value>(&output.stdout).is_ok();
+            assert_eq!(is_json, form == "json", "{command:?} {form}: {}", text(&output.stdout));
+        }
+    }
+    assert_eq!(json(&run(folder.path(), &["user", "list", "--output", "json"])), serde_json::json!(["siem"]));
+}
+
 /// Design §3: killed at any instant, what was published is whole, and importing again completes it.
 #[test]
 fn imports_that_are_killed_are_completed_by_the_next_one() {
