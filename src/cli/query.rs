@@ -96,8 +96,8 @@ pub(super) fn run(args: &QueryArgs) -> Result<Outcome, CliError> {
             say(&format!("plan\n{}", indent(&displayable(plan.as_ref()).indent(false).to_string())))?;
             return Ok(Outcome::Done);
         }
-        let mut batches = Batches::new(args.output);
         let mut stream = frame.execute_stream().await?;
+        let mut batches = Batches::begin(args.output, stream.schema())?;
         while let Some(batch) = stream.next().await {
             batches.print(&batch?)?;
         }

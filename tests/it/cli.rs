@@ -146,6 +146,34 @@ fn wrong_places_and_words_are_said() {
     }
 }
 
+#[test]
+fn csv_has_a_header_always_and_lists_as_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let records = [
+        indicator("Domain", "a.example.com", 3, &["c2", "two words"]),
+        indicator("Domain", "b.example.com", 1, &["semi;colon", "com,ma"]),
+        indicator("Domain", "c.example.com", 1, &[]),
+    ];
+    std::fs::write(folder.path().join("in.ndjson"), records.map(|record| format!("{record}\n")).concat()).unwrap();
+    assert!(run(folder.path(), &["import", "in.ndjson"]).status.success());
+    let rows = "a.example.com,c2;two words\nb.example.com,\"semi\\;colon;com,ma\"\nc.example.com,\n";
+    let sql = "SELECT value, tags FROM indicators ORDER BY value";
+    let none = "SELECT value, tags FROM indicators WHERE score = 2";
+    let cases: [(&[&str], String); 5] = [
+        (&["query", "", "--columns", "value,tags"], format!("value,tags\n{rows}")),
+        (&["query", "score:2", "--columns", "value,tags"], "value,tags\n".to_owned()),
+        (&["sql", sql], format!("value,tags\n{rows}")),
+        (&["sql", none], "value,tags\n".to_owned()),
+        (&["sql", "SELECT array_agg(DISTINCT type) AS types FROM indicators"], "types\nDomain\n".to_owned()),
+    ];
+    for (arguments, expected) in cases {
+        let output = run(folder.path(), &[arguments, &["--output", "csv"]].concat());
+        assert_eq!(text(&output.stdout), expected, "{arguments:?}: {}", text(&output.stderr));
+    }
+    let all = run(folder.path(), &["query", "", "--columns", "*", "--output", "csv"]);
+    assert_eq!(text(&all.stdout).lines().count(), 4, "{}", text(&all.stderr));
+}
+
 /// What has no CSV form says so, instead of giving something else.
 #[test]
 fn every_command_has_the_forms_that_it_offers() {
