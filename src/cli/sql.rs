@@ -22,6 +22,7 @@ use crate::store::{IndicatorTable, Store};
 )]
 pub(super) struct SqlArgs {
     /// The query.
+    #[arg(allow_hyphen_values = true)]
     sql: String,
     #[command(flatten)]
     place: Place,

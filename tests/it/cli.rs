@@ -159,12 +159,13 @@ fn csv_has_a_header_always_and_lists_as_text() {
     let rows = "a.example.com,c2;two words\nb.example.com,\"semi\\;colon;com,ma\"\nc.example.com,\n";
     let sql = "SELECT value, tags FROM indicators ORDER BY value";
     let none = "SELECT value, tags FROM indicators WHERE score = 2";
-    let cases: [(&[&str], String); 5] = [
+    let cases: [(&[&str], String); 6] = [
         (&["query", "", "--columns", "value,tags"], format!("value,tags\n{rows}")),
         (&["query", "score:2", "--columns", "value,tags"], "value,tags\n".to_owned()),
         (&["sql", sql], format!("value,tags\n{rows}")),
         (&["sql", none], "value,tags\n".to_owned()),
         (&["sql", "SELECT array_agg(DISTINCT type) AS types FROM indicators"], "types\nDomain\n".to_owned()),
+        (&["sql", "-- a comment\nSELECT count(*) AS n FROM indicators"], "n\n3\n".to_owned()),
     ];
     for (arguments, expected) in cases {
         let output = run(folder.path(), &[arguments, &["--output", "csv"]].concat());
@@ -172,6 +173,38 @@ fn csv_has_a_header_always_and_lists_as_text() {
     }
     let all = run(folder.path(), &["query", "", "--columns", "*", "--output", "csv"]);
     assert_eq!(text(&all.stdout).lines().count(), 4, "{}", text(&all.stderr));
+}
+
+#[test]
+fn a_query_gives_programs_everything_and_people_a_beginning_that_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("in.ndjson"), domains(0..25)).unwrap();
+    assert!(run(folder.path(), &["import", "in.ndjson"]).status.success());
+    // What is asked, how many records come, whether more are spoken of.
+    let cases: [(&[&str], usize, bool); 7] = [
+        (&["tags:t"], 20, true),
+        (&["tags:t", "--limit", "3"], 3, false),
+        (&["tags:t", "--limit", "30"], 25, false),
+        (&["value:h1*"], 11, false),
+        (&["tags:t", "--output", "json"], 25, false),
+        (&["tags:t", "--output", "csv"], 25, false),
+        (&["tags:t", "--output", "json", "--limit", "4"], 4, false),
+    ];
+    for (arguments, count, more) in cases {
+        let output = run(folder.path(), &[&["query"], arguments].concat());
+        let shown = text(&output.stdout).lines().filter(|line| line.contains(".example.com")).count();
+        assert_eq!(shown, count, "{arguments:?}: {}", text(&output.stdout));
+        assert_eq!(
+            text(&output.stderr).contains("more match: `--limit"),
+            more,
+            "{arguments:?}: {}",
+            text(&output.stderr)
+        );
+    }
+    let others = run(folder.path(), &["query", "-value:h1*", "--output", "json"]);
+    assert_eq!(text(&others.stdout).lines().count(), 14, "{}", text(&others.stderr));
+    let others = run(folder.path(), &["query", "--output", "json", "-value:h1*"]);
+    assert_eq!(text(&others.stdout).lines().count(), 14, "{}", text(&others.stderr));
 }
 
 /// What has no CSV form says so, instead of giving something else.
