@@ -1,7 +1,7 @@
 //! `taxiway import`.
 
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +14,7 @@ use serde_json::json;
 use super::output::{self, complain, grouped, say};
 use super::place::{Place, start_log, store_options};
 use super::{CliError, Outcome};
+use crate::config::Config;
 use crate::ingest::{self, DecodeError, DecodeOptions, Format, Importer, Input, InputSpec, Reject, Summary};
 use crate::store::{Store, StoreError};
 
@@ -24,13 +25,15 @@ const PLAIN_PROGRESS: Duration = Duration::from_secs(10);
 ///
 /// Takes XSOAR indicator documents (NDJSON, JSON array, search response), STIX 2.x bundles and objects, CSV with a header, and
 /// plain lists of values; each of them plain, gzip or zstd. What is already in the store is updated; what says nothing new is not written.
-/// Records that cannot be taken go to FILE.rejected.ndjson with line and reason; the rest is imported.
+/// Records that cannot be taken go to FILE.rejected.ndjson with line and reason, which only its owner may read; the rest is
+/// imported. When all of FILE can be taken, the FILE.rejected.ndjson of an earlier import is removed.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  taxiway import export.ndjson.gz\n  taxiway import 'feeds/*.json' --source 'My Feed'\n  curl -s https://example.org/list.txt | taxiway import - --type IP --source Example"
 )]
 pub(super) struct ImportArgs {
-    /// Files, glob patterns, or `-` for standard input.
+    /// Files; folders, which stand for the files right inside them; glob patterns; or `-` for standard input. Hidden files of
+    /// folders and the *.rejected.ndjson of imports are left out; files inside the store are refused.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
     #[command(flatten)]
@@ -85,7 +88,11 @@ enum Stop {
 pub(super) fn run(args: &ImportArgs) -> Result<Outcome, CliError> {
     let config = args.place.config()?;
     start_log(&config, Some("warn"));
-    let inputs = ingest::expand(&args.files)?;
+    let inputs = without_rejects(ingest::expand(&args.files)?);
+    if inputs.is_empty() {
+        return Err("there is nothing to import; name files of records".into());
+    }
+    refuse_secrets(&inputs, &config)?;
     let store = Store::open_or_create(store_options(&config))?;
     store.remove_orphans()?;
     let options = DecodeOptions {
@@ -104,7 +111,7 @@ pub(super) fn run(args: &ImportArgs) -> Result<Outcome, CliError> {
     for spec in &inputs {
         let mut rejects = RejectFile::beside(spec);
         let outcome = import_one(spec, &options, args.strict, &mut importer, &mut rejects);
-        reject_files.extend(rejects.finish()?);
+        reject_files.extend(rejects.finish(outcome.is_ok())?);
         match outcome {
             Ok(()) => {}
             // The store's own failures end everything; an unreadable input only itself.
@@ -147,23 +154,91 @@ fn import_one(
     result
 }
 
+/// The inputs but for files of rejected records, which a shell's `*` gives as well.
+fn without_rejects(inputs: Vec<InputSpec>) -> Vec<InputSpec> {
+    let is_input = |spec: &InputSpec| match spec {
+        InputSpec::File(path) if path.to_string_lossy().ends_with(REJECTED_SUFFIX) && holds_rejects(path) => {
+            complain(&format!("skipped `{}`: it holds the rejected records of an import", path.display()));
+            false
+        }
+        _ => true,
+    };
+    inputs.into_iter().filter(is_input).collect()
+}
+
+/// A store's files and those with passwords and keys are no inputs: what is in them would be copied into reject files.
+fn refuse_secrets(inputs: &[InputSpec], config: &Config) -> Result<(), CliError> {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    let store = real(&config.store.location);
+    let key = config.serve.tls.as_ref().map(|tls| tls.key.as_path());
+    let secrets: Vec<PathBuf> =
+        [Some(config.serve.auth.users.as_path()), key].into_iter().flatten().filter_map(real).collect();
+    for spec in inputs {
+        // What does not exist is said when it is opened.
+        let InputSpec::File(path) = spec else { continue };
+        let Some(found) = real(path) else { continue };
+        let (path, location) = (path.display(), config.store.location.display());
+        if store.as_ref().is_some_and(|store| found.starts_with(store)) {
+            return Err(format!(
+                "`{path}` lies inside the store `{location}`, whose files are no inputs; name the files to import, and keep \
+                 them elsewhere"
+            )
+            .into());
+        }
+        if secrets.contains(&found) {
+            return Err(
+                format!("`{path}` holds the server's users or its private key; name the files to import").into()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What a file of rejected records begins with; the number of the line follows.
+const REJECT_START: &str = "{\"line\":";
+const REJECTED_SUFFIX: &str = ".rejected.ndjson";
+
+/// Whether we wrote that file of rejected records; it may be cut off anywhere, by a kill.
+fn holds_rejects(path: &Path) -> bool {
+    if !std::fs::symlink_metadata(path).is_ok_and(|facts| facts.is_file()) {
+        return false;
+    }
+    let mut start = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(REJECT_START.len() as u64).read_to_end(&mut start));
+    read.is_ok() && REJECT_START.as_bytes().starts_with(&start)
+}
+
+/// A new file that only its owner may read, in place of an earlier one of ours: rejected lines may be anything.
+fn create_rejects(path: &Path) -> io::Result<File> {
+    if holds_rejects(path) {
+        std::fs::remove_file(path)?;
+    }
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => io::Error::other("it holds something else; move it away"),
+        _ => error,
+    })
+}
+
 /// `<input>.rejected.ndjson`, made when the first record is rejected.
 struct RejectFile {
     path: PathBuf,
+    /// Whether a file of that name can only be of the same input.
+    of_input: bool,
     file: Option<BufWriter<File>>,
 }
 
 impl RejectFile {
     fn beside(spec: &InputSpec) -> Self {
-        let path = match spec {
-            InputSpec::File(path) => {
-                let mut name = path.as_os_str().to_owned();
-                name.push(".rejected.ndjson");
-                PathBuf::from(name)
-            }
-            InputSpec::Stdin => PathBuf::from("stdin.rejected.ndjson"),
+        let mut name = match spec {
+            InputSpec::File(path) => path.as_os_str().to_owned(),
+            InputSpec::Stdin => "stdin".into(),
         };
-        RejectFile { path, file: None }
+        name.push(REJECTED_SUFFIX);
+        RejectFile { path: PathBuf::from(name), of_input: *spec != InputSpec::Stdin, file: None }
     }
 
     fn failed(&self) -> impl FnOnce(io::Error) -> Stop + use<> {
@@ -172,31 +247,26 @@ impl RejectFile {
     }
 
     fn write(&mut self, reject: &Reject) -> Result<(), Stop> {
-        let failed = self.failed();
+        let (failed, failed_to_write) = (self.failed(), self.failed());
         let file = match &mut self.file {
             Some(file) => file,
-            none => {
-                let file = File::create(&self.path).map_err(self_failed(&self.path))?;
-                none.insert(BufWriter::new(file))
-            }
+            none => none.insert(BufWriter::new(create_rejects(&self.path).map_err(failed)?)),
         };
         let line = json!({ "line": reject.line, "reason": reject.reason, "record": reject.text });
-        writeln!(file, "{line}").map_err(failed)
+        writeln!(file, "{line}").map_err(failed_to_write)
     }
 
-    /// The path, if anything was written.
-    fn finish(self) -> Result<Option<PathBuf>, Stop> {
+    /// The path, if anything was written. What an earlier import wrote is out of date once all of the input was taken.
+    fn finish(self, all_read: bool) -> Result<Option<PathBuf>, Stop> {
         let failed = self.failed();
         match self.file {
             Some(mut file) => file.flush().map_err(failed).map(|()| Some(self.path)),
+            None if all_read && self.of_input && holds_rejects(&self.path) => {
+                std::fs::remove_file(&self.path).map_err(failed).map(|()| None)
+            }
             None => Ok(None),
         }
     }
-}
-
-fn self_failed(path: &Path) -> impl FnOnce(io::Error) -> Stop + use<> {
-    let path = path.display().to_string();
-    move |source| Stop::Rejects { path, source }
 }
 
 /// A bar on a terminal, a line now and then elsewhere.

@@ -71,6 +71,58 @@ fn import_reports_what_it_did_and_files_what_it_could_not_take() {
     assert!(text(&strict.stderr).contains("line 5"), "{}", text(&strict.stderr));
 }
 
+/// Rejected lines may be anything: they go nowhere that others can read, and a store's own files are never among them.
+#[test]
+fn rejected_records_are_nobody_elses() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let good = domains(0..2);
+    let bad = format!("{good}{}\n", indicator("File", "not-a-hash", 3, &[]));
+    std::fs::write(at("in.ndjson"), &bad).unwrap();
+    assert!(run(folder.path(), &["import", "in.ndjson"]).status.success());
+    add_user(folder.path(), "siem", "s3cret", &[]);
+    let rejects = at("in.ndjson.rejected.ndjson");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(std::fs::metadata(&rejects).unwrap().permissions().mode() & 0o777, 0o600);
+        // One that an earlier version left open to all does not stay so.
+        std::fs::set_permissions(&rejects, PermissionsExt::from_mode(0o644)).unwrap();
+        assert!(run(folder.path(), &["import", "in.ndjson"]).status.success());
+        assert_eq!(std::fs::metadata(&rejects).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    let before = files(folder.path());
+    for inputs in [
+        &["taxiway-data"] as &[&str],
+        &["in.ndjson", "taxiway-data"],
+        &["taxiway-data/*"],
+        &["./taxiway-data/users.json"],
+    ] {
+        let output = run(folder.path(), &[&["import"], inputs].concat());
+        assert_eq!(output.status.code(), Some(1), "{inputs:?}");
+        assert!(text(&output.stderr).contains("lies inside the store `taxiway-data`"), "{}", text(&output.stderr));
+        assert_eq!(files(folder.path()), before, "{inputs:?}");
+    }
+    // What a shell makes of `*`, a pattern and a folder: one input each.
+    let name = "in.ndjson.rejected.ndjson";
+    for inputs in [&["in.ndjson", name] as &[&str], &["*.ndjson"], &["."]] {
+        let summary = json(&run(folder.path(), &[&["import", "--output", "json"], inputs].concat()));
+        assert_eq!([&summary["inputs"], &summary["rejected"]].map(|n| n.as_u64().unwrap()), [1, 1], "{inputs:?}");
+    }
+    assert_eq!(run(folder.path(), &["import", name]).status.code(), Some(1));
+    // Out of date as soon as the input is good.
+    std::fs::write(at("in.ndjson"), &good).unwrap();
+    assert!(run(folder.path(), &["import", "in.ndjson"]).status.success());
+    assert!(!rejects.exists());
+    // A file of the user's own with such a name is neither removed nor written over.
+    std::fs::write(&rejects, "mine\n").unwrap();
+    assert!(run(folder.path(), &["import", "in.ndjson"]).status.success());
+    std::fs::write(at("in.ndjson"), &bad).unwrap();
+    let output = run(folder.path(), &["import", "in.ndjson"]);
+    assert!(text(&output.stderr).contains("holds something else"), "{}", text(&output.stderr));
+    assert_eq!(std::fs::read_to_string(&rejects).unwrap(), "mine\n");
+}
+
 #[test]
 fn a_dry_run_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
