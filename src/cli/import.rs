@@ -20,6 +20,8 @@ use crate::store::{Store, StoreError};
 
 /// A plain progress line is printed this often where there is no terminal.
 const PLAIN_PROGRESS: Duration = Duration::from_secs(10);
+/// Rejected records of an input that a dry run shows.
+const REJECTS_SHOWN: usize = 5;
 
 /// Import indicators and STIX objects from files or standard input.
 ///
@@ -56,7 +58,7 @@ pub(super) struct ImportArgs {
     /// CSV column to field, `COLUMN=FIELD`; may be repeated.
     #[arg(long = "map", value_name = "COLUMN=FIELD", value_parser = mapping)]
     columns: Vec<(String, String)>,
-    /// Say what would be done, and write nothing.
+    /// Say what would be done, and write nothing: no store, no reject file. Some rejected records are shown instead.
     #[arg(long)]
     dry_run: bool,
     /// Stop at the first record that cannot be taken.
@@ -93,8 +95,13 @@ pub(super) fn run(args: &ImportArgs) -> Result<Outcome, CliError> {
         return Err("there is nothing to import; name files of records".into());
     }
     refuse_secrets(&inputs, &config)?;
-    let store = Store::open_or_create(store_options(&config))?;
-    store.remove_orphans()?;
+    let store = if args.dry_run {
+        Store::open_or_imagine(store_options(&config))?
+    } else {
+        let store = Store::open_or_create(store_options(&config))?;
+        store.remove_orphans()?;
+        store
+    };
     let options = DecodeOptions {
         format: args.format,
         default_type: args.default_type.clone(),
@@ -109,9 +116,9 @@ pub(super) fn run(args: &ImportArgs) -> Result<Outcome, CliError> {
     let mut failures = 0;
     let mut reject_files = Vec::new();
     for spec in &inputs {
-        let mut rejects = RejectFile::beside(spec);
+        let mut rejects = if args.dry_run { Rejects::shown() } else { Rejects::File(RejectFile::beside(spec)) };
         let outcome = import_one(spec, &options, args.strict, &mut importer, &mut rejects);
-        reject_files.extend(rejects.finish(outcome.is_ok())?);
+        reject_files.extend(rejects.finish(spec, outcome.is_ok())?);
         match outcome {
             Ok(()) => {}
             // The store's own failures end everything; an unreadable input only itself.
@@ -135,17 +142,18 @@ fn import_one(
     options: &DecodeOptions,
     strict: bool,
     importer: &mut Importer,
-    rejects: &mut RejectFile,
+    rejects: &mut Rejects,
 ) -> Result<(), DecodeError<Stop>> {
     let input = Input::open(spec)?;
     let progress = Progress::new(&spec.to_string(), input.size(), input.consumed(), importer.summary().read);
     let result = ingest::decode(input, options, |parsed| {
         let rejected = importer.push(parsed)?;
-        for reject in &rejected {
-            rejects.write(reject)?;
+        let first = rejected.first().map(|first| (first.line, first.reason.clone()));
+        for reject in rejected {
+            rejects.take(reject)?;
         }
-        if let Some(first) = rejected.first().filter(|_| strict) {
-            return Err(Stop::Strict { line: first.line, reason: first.reason.clone() });
+        if let Some((line, reason)) = first.filter(|_| strict) {
+            return Err(Stop::Strict { line, reason });
         }
         progress.show(importer.summary().read);
         Ok(())
@@ -221,6 +229,44 @@ fn create_rejects(path: &Path) -> io::Result<File> {
         io::ErrorKind::AlreadyExists => io::Error::other("it holds something else; move it away"),
         _ => error,
     })
+}
+
+/// What becomes of rejected records.
+enum Rejects {
+    /// They are kept.
+    File(RejectFile),
+    /// In a dry run: the first of them are shown.
+    Shown { first: Vec<Reject>, more: u64 },
+}
+
+impl Rejects {
+    fn shown() -> Self {
+        Rejects::Shown { first: Vec::new(), more: 0 }
+    }
+
+    fn take(&mut self, reject: Reject) -> Result<(), Stop> {
+        match self {
+            Rejects::File(file) => return file.write(&reject),
+            Rejects::Shown { first, .. } if first.len() < REJECTS_SHOWN => first.push(reject),
+            Rejects::Shown { more, .. } => *more += 1,
+        }
+        Ok(())
+    }
+
+    /// The file, if there is one.
+    fn finish(self, spec: &InputSpec, all_read: bool) -> Result<Option<PathBuf>, Stop> {
+        let (first, more) = match self {
+            Rejects::File(file) => return file.finish(all_read),
+            Rejects::Shown { first, more } => (first, more),
+        };
+        for reject in first {
+            complain(&format!("{spec}, line {}: {}", reject.line, reject.reason));
+        }
+        if more > 0 {
+            complain(&format!("{spec}: {} more would be rejected", grouped(more)));
+        }
+        Ok(None)
+    }
 }
 
 /// `<input>.rejected.ndjson`, made when the first record is rejected.

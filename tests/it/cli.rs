@@ -123,13 +123,32 @@ fn rejected_records_are_nobody_elses() {
     assert_eq!(std::fs::read_to_string(&rejects).unwrap(), "mine\n");
 }
 
+/// Neither a store, whose ids would then be settled, nor reject files.
 #[test]
 fn a_dry_run_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("in.ndjson"), domains(0..3)).unwrap();
-    let output = json(&run(folder.path(), &["import", "in.ndjson", "--dry-run", "--output", "json"]));
-    assert_eq!(output["new"], 3);
-    assert_eq!(json(&run(folder.path(), &["info", "--output", "json"]))["store"]["records"], 0);
+    let bad: String = (0..7).map(|n| format!("{}\n", indicator("File", &format!("bad-{n}"), 3, &[]))).collect();
+    std::fs::write(folder.path().join("in.ndjson"), format!("{}{bad}", domains(0..3))).unwrap();
+    let dry_run = |new: u64, unchanged: u64| {
+        let before = files(folder.path());
+        let output = run(folder.path(), &["import", "in.ndjson", "--dry-run", "--output", "json"]);
+        let summary = json(&output);
+        let counts = [&summary["new"], &summary["unchanged"], &summary["rejected"]].map(|n| n.as_u64().unwrap());
+        assert_eq!(counts, [new, unchanged, 7]);
+        let said = text(&output.stderr);
+        assert!(said.contains("in.ndjson, line 4: ") && said.contains("in.ndjson, line 8: "), "{said}");
+        assert!(said.contains("in.ndjson: 2 more") && !said.contains("line 9"), "{said}");
+        assert_eq!(files(folder.path()), before);
+    };
+    dry_run(3, 0);
+    std::fs::write(folder.path().join("first.ndjson"), domains(1..3)).unwrap();
+    assert!(run(folder.path(), &["import", "first.ndjson"]).status.success());
+    dry_run(1, 2);
+    // Where no store could be made, a dry run says so too.
+    std::fs::create_dir(folder.path().join("foreign")).unwrap();
+    std::fs::write(folder.path().join("foreign/notes.txt"), "").unwrap();
+    let foreign = run(folder.path(), &["import", "in.ndjson", "--dry-run", "--store", "foreign"]);
+    assert!(text(&foreign.stderr).contains("holds no taxiway store"), "{}", text(&foreign.stderr));
 }
 
 #[test]
