@@ -16,6 +16,7 @@ use super::place::{Place, start_log, store_options};
 use super::{CliError, Outcome};
 use crate::config::Config;
 use crate::ingest::{self, DecodeError, DecodeOptions, Format, Importer, Input, InputSpec, Reject, Summary};
+use crate::model::kind::XSOAR_TYPES;
 use crate::store::{Store, StoreError};
 
 /// A plain progress line is printed this often where there is no terminal.
@@ -43,8 +44,10 @@ pub(super) struct ImportArgs {
     /// What the inputs are, instead of telling it from their content: xsoar, stix, csv or list.
     #[arg(long, value_name = "FORMAT")]
     format: Option<Format>,
-    /// Type of the values of lists and tables, instead of telling it from the value: an XSOAR type such as `IP`.
-    #[arg(long = "type", value_name = "TYPE")]
+    /// Type of the values of lists and tables, instead of telling it from the value: an XSOAR type such as `IP`, or another
+    /// usual name of one such as `hostname`. Records of types of your own come in documents, or in tables with a column
+    /// `type`.
+    #[arg(long = "type", value_name = "TYPE", value_parser = known_type)]
     default_type: Option<String>,
     /// Source of records that name none (`sourceBrands` in queries).
     #[arg(long, value_name = "NAME")]
@@ -74,6 +77,20 @@ fn mapping(text: &str) -> Result<(String, String), String> {
         Some((column, field)) if !column.is_empty() && !field.is_empty() => Ok((column.to_owned(), field.to_owned())),
         _ => Err("write it as COLUMN=FIELD, for example `IOC=value`".to_owned()),
     }
+}
+
+/// A list of a misspelt type would be stored and never be served, and a store forgets nothing: better to ask again.
+fn known_type(name: &str) -> Result<String, String> {
+    if ingest::knows_type(name) {
+        return Ok(name.to_owned());
+    }
+    let likeness = |known: &str| strsim::jaro_winkler(&known.to_lowercase(), &name.to_lowercase());
+    let known: Vec<&str> = XSOAR_TYPES.iter().map(|(known, _)| *known).collect();
+    let nearest = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    Err(match nearest.filter(|nearest| likeness(nearest) > 0.8) {
+        Some(nearest) => format!("did you mean `{nearest}`?"),
+        None => format!("types are: {}", known.join(", ")),
+    })
 }
 
 /// Why an input was given up.
@@ -117,9 +134,16 @@ pub(super) fn run(args: &ImportArgs) -> Result<Outcome, CliError> {
     let mut reject_files = Vec::new();
     for spec in &inputs {
         let mut rejects = if args.dry_run { Rejects::shown() } else { Rejects::File(RejectFile::beside(spec)) };
+        let before = (importer.summary().read, importer.summary().rejected);
         let outcome = import_one(spec, &options, args.strict, &mut importer, &mut rejects);
         reject_files.extend(rejects.finish(spec, outcome.is_ok())?);
+        let read = importer.summary().read - before.0;
         match outcome {
+            // Most likely it is no input at all, and whatever made it needs to hear of that.
+            Ok(()) if read > 0 && importer.summary().rejected - before.1 == read => {
+                failures += 1;
+                complain(&format!("error: {spec}: none of its {} records could be taken", grouped(read)));
+            }
             Ok(()) => {}
             // The store's own failures end everything; an unreadable input only itself.
             Err(DecodeError::Sink(stop @ (Stop::Store(_) | Stop::Rejects { .. }))) => return Err(stop.into()),

@@ -123,6 +123,45 @@ fn rejected_records_are_nobody_elses() {
     assert_eq!(std::fs::read_to_string(&rejects).unwrap(), "mine\n");
 }
 
+#[test]
+fn an_import_that_could_take_nothing_has_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let bad = format!("{}\n", indicator("File", "not-a-hash", 3, &[]));
+    let cases = [
+        ("none.ndjson", bad.repeat(3), 1, "none.ndjson: none of its 3 records"),
+        ("some.ndjson", format!("{bad}{}", domains(0..1)), 0, ""),
+        ("known.ndjson", domains(0..1), 0, ""),
+        ("empty.ndjson", String::new(), 0, ""),
+    ];
+    for (name, content, code, expected) in cases {
+        std::fs::write(folder.path().join(name), content).unwrap();
+        for more in [&["--dry-run"] as &[&str], &[]] {
+            let output = run(folder.path(), &[&["import", name], more].concat());
+            assert_eq!(output.status.code(), Some(code), "{name}: {}", text(&output.stderr));
+            assert!(text(&output.stderr).contains(expected), "{name}: {}", text(&output.stderr));
+        }
+    }
+}
+
+#[test]
+fn types_that_nothing_would_be_served_as_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("list.txt"), "evil.example.com\n").unwrap();
+    let cases = [
+        ("Domain", 0, ""),
+        ("domain-name", 0, ""),
+        ("hostname", 0, ""),
+        ("Domian", 2, "did you mean `Domain`?"),
+        ("registrykeys", 2, "did you mean `Registry Key`?"),
+        ("Bogus", 2, "types are: IP, CIDR, "),
+    ];
+    for (name, code, expected) in cases {
+        let output = run(folder.path(), &["import", "list.txt", "--type", name]);
+        assert_eq!(output.status.code(), Some(code), "{name}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).contains(expected), "{name}: {}", text(&output.stderr));
+    }
+}
+
 /// Neither a store, whose ids would then be settled, nor reject files.
 #[test]
 fn a_dry_run_writes_nothing() {
