@@ -317,6 +317,26 @@ fn a_query_gives_programs_everything_and_people_a_beginning_that_says_so() {
     assert_eq!(text(&others.stdout).lines().count(), 14, "{}", text(&others.stderr));
 }
 
+/// The command's JSON is what a client gets, also where the configuration hides something.
+#[tokio::test]
+async fn collections_are_those_that_the_server_answers_with() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let folder = tempfile::tempdir().unwrap();
+    let collections = "[[collection]]\ntitle = \"A\"\nquery = \"type:IP\"\nalias = \"a\"\ndescription = \"x\"\n\
+                       [[collection]]\ntitle = \"B\"\nquery = \"\"\n";
+    for hide in [false, true] {
+        let config = format!("{collections}[taxii]\nhide_query = {hide}\n");
+        std::fs::write(folder.path().join("taxiway.toml"), config).unwrap();
+        let server = serve(folder.path(), &[]);
+        let url = format!("{}/threatintel/collections/", server.url);
+        let answer: Value = serde_json::from_str(&reqwest::get(url).await.unwrap().text().await.unwrap()).unwrap();
+        let said = json(&run(folder.path(), &["collections", "--output", "json"]));
+        assert_eq!(said, answer["collections"]);
+        assert_eq!(said.to_string().contains("type:IP"), !hide, "{said}");
+        assert!(said.to_string().contains(r#""alias":"a""#), "{said}");
+    }
+}
+
 /// What has no CSV form says so, instead of giving something else.
 #[test]
 fn every_command_has_the_forms_that_it_offers() {
