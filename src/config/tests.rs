@@ -186,6 +186,33 @@ fn variables_win_over_the_file() {
     assert_eq!(config.variables, taken.map(|name| format!("TAXIWAY_{name}")));
 }
 
+/// What Kubernetes sets in every pod for a Service named `taxiway` is no setting, and nothing else goes unnoticed with it.
+#[test]
+fn variables_of_kubernetes_are_no_settings() {
+    let set_by_kubernetes = [
+        ("TAXIWAY_SERVICE_HOST", "10.0.0.11"),
+        ("TAXIWAY_SERVICE_PORT", "9000"),
+        ("TAXIWAY_SERVICE_PORT_HTTP", "9000"),
+        ("TAXIWAY_PORT", "tcp://10.0.0.11:9000"),
+        ("TAXIWAY_PORT_9000_TCP", "tcp://10.0.0.11:9000"),
+        ("TAXIWAY_PORT_9000_TCP_PROTO", "tcp"),
+        ("TAXIWAY_PORT_9000_TCP_PORT", "9000"),
+        ("TAXIWAY_PORT_9000_TCP_ADDR", "10.0.0.11"),
+    ];
+    let config = text("", &set_by_kubernetes).expect("valid");
+    assert_eq!(config.variables, Vec::<String>::new());
+    for (name, value) in [
+        ("TAXIWAY_PORT", "9000"),
+        ("TAXIWAY_PORTS", "tcp://10.0.0.11:9000"),
+        ("TAXIWAY_SERVICE", "x"),
+        ("TAXIWAY_SERVICE_HOSTS", "x"),
+        ("TAXIWAY_PORT_RANGE", "1-2"),
+    ] {
+        let said = problems(text("", &[(name, value)]));
+        assert!(said.contains(&format!("environment variable {name}: there is no setting")), "{said}");
+    }
+}
+
 #[test]
 fn bad_variables_are_named() {
     let variables = [
