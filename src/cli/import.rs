@@ -28,15 +28,15 @@ const REJECTS_SHOWN: usize = 5;
 ///
 /// Takes XSOAR indicator documents (NDJSON, JSON array, search response), STIX 2.x bundles and objects, CSV with a header, and
 /// plain lists of values; each of them plain, gzip or zstd. What is already in the store is updated; what says nothing new is not written.
-/// Records that cannot be taken go to FILE.rejected.ndjson with line and reason, which only its owner may read; the rest is
-/// imported. When all of FILE can be taken, the FILE.rejected.ndjson of an earlier import is removed.
+/// Records that cannot be taken go to FILE.rejected.ndjson with line and reason, which only its owner may read; the
+/// rest is imported. When all of FILE can be taken, the FILE.rejected.ndjson of an earlier import is removed.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  taxiway import export.ndjson.gz\n  taxiway import 'feeds/*.json' --source 'My Feed'\n  curl -s https://example.org/list.txt | taxiway import - --type IP --source Example"
 )]
 pub(super) struct ImportArgs {
-    /// Files; folders, which stand for the files right inside them; glob patterns; or `-` for standard input. Hidden files of
-    /// folders and the *.rejected.ndjson of imports are left out; files inside the store are refused.
+    /// Files; folders, which stand for the files right inside them; glob patterns; or `-` for standard input. Hidden
+    /// files of folders and the *.rejected.ndjson of imports are left out; files inside the store are refused.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
     #[command(flatten)]
@@ -44,9 +44,9 @@ pub(super) struct ImportArgs {
     /// What the inputs are, instead of telling it from their content: xsoar, stix, csv or list.
     #[arg(long, value_name = "FORMAT")]
     format: Option<Format>,
-    /// Type of the values of lists and tables, instead of telling it from the value: an XSOAR type such as `IP`, or another
-    /// usual name of one such as `hostname`. Records of types of your own come in documents, or in tables with a column
-    /// `type`.
+    /// Type of the values of lists and tables, instead of telling it from the value: an XSOAR type such as `IP`, or
+    /// another usual name of one such as `hostname`. Records of types of your own come in documents, or in tables with
+    /// a column `type`.
     #[arg(long = "type", value_name = "TYPE", value_parser = known_type)]
     default_type: Option<String>,
     /// Source of records that name none (`sourceBrands` in queries).
@@ -212,8 +212,8 @@ fn refuse_secrets(inputs: &[InputSpec], config: &Config) -> Result<(), CliError>
         let (path, location) = (path.display(), config.store.location.display());
         if store.as_ref().is_some_and(|store| found.starts_with(store)) {
             return Err(format!(
-                "`{path}` lies inside the store `{location}`, whose files are no inputs; name the files to import, and keep \
-                 them elsewhere"
+                "`{path}` lies inside the store `{location}`, whose files are no inputs; name the files to import, and \
+                 keep them elsewhere"
             )
             .into());
         }

@@ -16,8 +16,8 @@ pub(super) enum Format {
     Table,
     /// For programs: one JSON document, or one object a line where there may be many.
     Json,
-    /// Comma-separated, with a header also where there are no rows. The items of a list are one cell, with `;` between them;
-    /// a `;` or `\\` in an item has a `\\` before it.
+    /// Comma-separated, with a header also where there are no rows. The items of a list are one cell, with `;` between
+    /// them; a `;` or `\` in an item has a `\` before it.
     Csv,
 }
 

@@ -118,7 +118,7 @@ pub(super) fn run(args: &QueryArgs) -> Result<Outcome, CliError> {
         }
         if more {
             complain(&format!(
-                "the first {SHOWN_ROWS} records; more match: `--limit NUMBER` shows as many, `--output json` or `csv` all"
+                "the first {SHOWN_ROWS} records; more match: `--limit NUMBER` shows as many, `--output json` all"
             ));
         }
         if batches.rows() == 0 && args.output == output::Format::Table {

@@ -60,8 +60,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<Outcome, CliError> {
     Ok(Outcome::Done)
 }
 
-/// Whether nobody has configured anything of what is served, where it lies or who may have it. Made-up indicators have no
-/// place in a store that somebody set up.
+/// Whether nobody has configured anything of what is served, where it lies or who may have it. Made-up indicators have
+/// no place in a store that somebody set up.
 fn is_first_try(config: &Config, place: &Place) -> bool {
     const SET_UP: [&str; 4] =
         ["TAXIWAY_STORE__", "TAXIWAY_COLLECTION", "TAXIWAY_XSOAR_COLLECTIONS__", "TAXIWAY_AUTH__"];
@@ -98,7 +98,7 @@ fn load_sample(store: &Store) -> Result<(), CliError> {
     Ok(())
 }
 
-/// What curl needs besides the URL: our certificate may be nobody's that curl knows, and users have to say who they are.
+/// What curl needs besides the URL: our certificate may be nobody's that it knows, and users have to say who they are.
 fn curl_options(config: &Config, admission: &Admission) -> String {
     let insecure = if config.serve.tls.is_some() { "-k " } else { "" };
     let user = match (admission.anonymous, admission.users.first()) {

@@ -12,12 +12,11 @@ use crate::serve::users::{UserError, UserFile};
 
 /// Manage the users who may read the feeds.
 ///
-/// They are in the users file of the store, or in the one that `auth.users` names: give the same --config and --store as to
-/// `taxiway serve`, which prints at its start which file it reads.
+/// They are in the users file of the store, or in the one that `auth.users` names: give the same --config and --store
+/// as to `taxiway serve`, which prints at its start which file it reads.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  taxiway user add alice\n  taxiway user add alice --store /var/lib/taxiway\n  pass show taxiway/siem | taxiway user add siem --password-stdin"
-)]
+#[command(after_help = "Examples:\n  taxiway user add alice\n  taxiway user add alice --store /var/lib/taxiway\n\
+                  \x20 pass show taxiway/siem | taxiway user add siem --password-stdin")]
 pub(super) struct UserArgs {
     #[command(flatten)]
     place: Place,

@@ -61,8 +61,8 @@ impl Tree {
         Err(problems)
     }
 
-    /// Lays `TAXIWAY_STORE__LOCATION=…` and the like over the file: two underscores go one table down. Returns the names
-    /// of those that it took.
+    /// Lays `TAXIWAY_STORE__LOCATION=…` and the like over the file: two underscores go one table down. Returns the
+    /// names of those that it took.
     pub(super) fn lay_over(&mut self, variables: impl IntoIterator<Item = (String, String)>) -> Vec<String> {
         let mut taken = Vec::new();
         for (name, value) in variables {

@@ -186,7 +186,7 @@ fn variables_win_over_the_file() {
     assert_eq!(config.variables, taken.map(|name| format!("TAXIWAY_{name}")));
 }
 
-/// What Kubernetes sets in every pod for a Service named `taxiway` is no setting, and nothing else goes unnoticed with it.
+/// What Kubernetes sets in every pod for a Service named `taxiway` is no setting; nothing else goes unnoticed with it.
 #[test]
 fn variables_of_kubernetes_are_no_settings() {
     let set_by_kubernetes = [

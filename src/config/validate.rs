@@ -28,8 +28,8 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(86_400);
 /// Most requests at once that may be configured.
 const MAX_CONCURRENT_REQUESTS: u64 = 100_000;
 
-/// Reads the whole tree; relative paths of the file begin at `folder`, those of variables at the working directory. What
-/// has a problem is left at its default.
+/// Reads the whole tree; relative paths of the file begin at `folder`, those of variables at the working directory.
+/// What has a problem is left at its default.
 pub(super) fn validate(tree: &Tree, folder: &Path) -> (Config, Vec<Problem>) {
     let problems = Problems::default();
     let reader = Reader { problems: &problems, folder };
@@ -308,8 +308,8 @@ impl Reader<'_> {
             match titles.get(title) {
                 Some(other) => {
                     let text = format!(
-                        "a collection with the title `{title}` is {} already; give one of them another title or take it \
-                         out, since ids follow from titles",
+                        "a collection with the title `{title}` is {} already; give one of them another title or take \
+                         it out, since ids follow from titles",
                         within(other)
                     );
                     self.problems.add(place, text);

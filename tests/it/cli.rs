@@ -357,8 +357,8 @@ fn every_command_has_the_forms_that_it_offers() {
     assert_eq!(json(&run(folder.path(), &["user", "list", "--output", "json"])), serde_json::json!(["siem"]));
 }
 
-/// What only a process can show: the lock dies with it, and nothing it left is in the way of the next one. That the store
-/// is whole whatever the step is shown by `src/store/tests.rs`, and under SIGKILL by `tests/smoke/crash.py`.
+/// What only a process can show: the lock dies with it, and nothing it left is in the way of the next one. That the
+/// store is whole whatever the step is shown by `src/store/tests.rs`, and under SIGKILL by `tests/smoke/crash.py`.
 #[test]
 fn an_import_that_is_killed_is_completed_by_the_next_one() {
     let folder = tempfile::tempdir().unwrap();
