@@ -123,13 +123,12 @@ pub(super) fn run(args: &ImportArgs) -> Result<Outcome, CliError> {
         format: args.format,
         default_type: args.default_type.clone(),
         default_source: args.source.clone(),
-        default_score: args.score,
         default_tags: args.tags.clone(),
         csv_columns: args.columns.clone(),
         ..DecodeOptions::new(Arc::clone(store.ids()))
     };
     let began = Instant::now();
-    let mut importer = Importer::new(&store, args.dry_run);
+    let mut importer = Importer::new(&store, args.dry_run).with_default_score(args.score);
     let mut failures = 0;
     let mut reject_files = Vec::new();
     for spec in &inputs {

@@ -76,7 +76,7 @@ pub(super) fn users(config: &Config, admission: &Admission) -> String {
     };
     match (admission.anonymous, admission.users.len()) {
         (Anonymous::Always, _) => format!("open to everyone, as `auth.anonymous` says ({count})"),
-        (Anonymous::WhileNoUsers, 0) => format!("open to everyone on this machine ({count})"),
+        (Anonymous::UntilUsers, 0) => format!("open to everyone on this machine ({count})"),
         (Anonymous::Never, 0) => format!("open to nobody ({count})"),
         _ => count,
     }

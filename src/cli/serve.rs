@@ -102,7 +102,7 @@ fn load_sample(store: &Store) -> Result<(), CliError> {
 fn curl_options(config: &Config, admission: &Admission) -> String {
     let insecure = if config.serve.tls.is_some() { "-k " } else { "" };
     let user = match (admission.anonymous, admission.users.first()) {
-        (Anonymous::Always, _) | (Anonymous::WhileNoUsers, None) => String::new(),
+        (Anonymous::Always, _) | (Anonymous::UntilUsers, None) => String::new(),
         (_, Some(name)) => format!("-u {} ", shell_word(name)),
         (_, None) => "-u NAME ".to_owned(),
     };
@@ -164,11 +164,11 @@ mod tests {
     fn the_curl_line_says_what_the_server_wants() {
         let tls = Some(TlsFiles { cert: "c".into(), key: "k".into() });
         let cases = [
-            (None, Anonymous::WhileNoUsers, vec![], ""),
-            (None, Anonymous::WhileNoUsers, vec!["ann"], "-u ann "),
+            (None, Anonymous::UntilUsers, vec![], ""),
+            (None, Anonymous::UntilUsers, vec!["ann"], "-u ann "),
             (None, Anonymous::Always, vec!["ann"], ""),
             (None, Anonymous::Never, vec![], "-u NAME "),
-            (tls.clone(), Anonymous::WhileNoUsers, vec![], "-k "),
+            (tls.clone(), Anonymous::UntilUsers, vec![], "-k "),
             (tls, Anonymous::Never, vec!["Zoë O'Neil", "ann"], "-k -u 'Zoë O'\\''Neil' "),
         ];
         for (tls, anonymous, users, expected) in cases {

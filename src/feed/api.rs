@@ -150,13 +150,11 @@ pub enum FeedError {
         /// The parameter.
         name: &'static str,
     },
-    /// A filter lists more values than one request may.
-    #[error("`{name}` lists more than {max} values; ask in several requests")]
-    TooManyValues {
-        /// The parameter.
-        name: &'static str,
-        /// Most values taken.
-        max: usize,
+    /// The filters are longer than a cursor can carry.
+    #[error("the `match` filters are too long: about {ids} ids fit into one request; ask in several")]
+    FiltersTooLong {
+        /// How many ids do fit.
+        ids: usize,
     },
     /// The collection holds no object of that id.
     #[error("the collection holds no object `{id}`")]

@@ -49,17 +49,7 @@ impl Cursor {
         }
         put_list(&mut out, self.object.as_slice());
         put_instants(&mut out, self.filters.added_after.as_slice());
-        put_list(&mut out, &self.filters.ids);
-        put_list(&mut out, &self.filters.types);
-        put_list(&mut out, &self.filters.spec_versions);
-        match &self.filters.versions {
-            Versions::Last => out.push(0),
-            Versions::All => out.push(1),
-            Versions::Some { first, last, exact } => {
-                out.push(2 + u8::from(*first) + 2 * u8::from(*last));
-                put_instants(&mut out, exact);
-            }
-        }
+        put_filters(&mut out, &self.filters);
         let signature = sign(key, &out);
         out.extend_from_slice(&signature[..SIGNATURE_BYTES]);
         URL_SAFE_NO_PAD.encode(out)
@@ -116,6 +106,53 @@ fn sign(key: &[u8; 32], bytes: &[u8]) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
+/// About how many bytes a usual STIX id takes in a cursor.
+pub(crate) const PACKED_ID_BYTES: usize = 30;
+
+/// How many bytes of a cursor its filters take.
+pub(crate) fn packed_bytes(filters: &Filters) -> usize {
+    let mut out = Vec::new();
+    put_filters(&mut out, filters);
+    out.len()
+}
+
+fn put_filters(out: &mut Vec<u8>, filters: &Filters) {
+    out.extend_from_slice(&(filters.ids.len() as u16).to_le_bytes());
+    filters.ids.iter().for_each(|id| put_id(out, id));
+    put_list(out, &filters.types);
+    put_list(out, &filters.spec_versions);
+    match &filters.versions {
+        Versions::Last => out.push(0),
+        Versions::All => out.push(1),
+        Versions::Some { first, last, exact } => {
+            out.push(2 + u8::from(*first) + 2 * u8::from(*last));
+            put_instants(out, exact);
+        }
+    }
+}
+
+/// An id as its type and sixteen bytes, if that gives the same text back; else as it is.
+fn put_id(out: &mut Vec<u8>, id: &str) {
+    let packed = id.rsplit_once("--").and_then(|(stix_type, text)| {
+        let uuid = uuid::Uuid::try_parse(text).ok().filter(|uuid| uuid.hyphenated().to_string() == text)?;
+        Some((u8::try_from(stix_type.len()).ok().filter(|length| *length < WHOLE_ID)?, stix_type, uuid))
+    });
+    match packed {
+        Some((length, stix_type, uuid)) => {
+            out.push(length);
+            out.extend_from_slice(stix_type.as_bytes());
+            out.extend_from_slice(uuid.as_bytes());
+        }
+        None => {
+            out.push(WHOLE_ID);
+            put_list(out, std::slice::from_ref(&id.to_owned()));
+        }
+    }
+}
+
+/// In place of the type's length: the id is written whole.
+const WHOLE_ID: u8 = u8::MAX;
+
 fn put_list(out: &mut Vec<u8>, texts: &[String]) {
     out.extend_from_slice(&(texts.len() as u16).to_le_bytes());
     for text in texts {
@@ -160,6 +197,17 @@ impl<'a> Reader<'a> {
             .collect()
     }
 
+    fn id(&mut self) -> Option<String> {
+        match self.byte()? {
+            WHOLE_ID => self.list()?.pop(),
+            length => {
+                let stix_type = std::str::from_utf8(self.take(usize::from(length))?).ok()?;
+                let uuid = uuid::Uuid::from_slice(self.take(16)?).ok()?;
+                Some(format!("{stix_type}--{}", uuid.hyphenated()))
+            }
+        }
+    }
+
     fn instants(&mut self) -> Option<Vec<Timestamp>> {
         (0..self.count()?).map(|_| self.number().map(Timestamp)).collect()
     }
@@ -169,7 +217,8 @@ impl<'a> Reader<'a> {
         let (after, snapshot, asked) = (Timestamp(self.number()?), self.number()? as u64, Timestamp(self.number()?));
         let object = self.list()?.pop();
         let added_after = self.instants()?.pop();
-        let (ids, types, spec_versions) = (self.list()?, self.list()?, self.list()?);
+        let ids = (0..self.count()?).map(|_| self.id()).collect::<Option<Vec<String>>>()?;
+        let (types, spec_versions) = (self.list()?, self.list()?);
         let versions = match self.byte()? {
             0 => Versions::Last,
             1 => Versions::All,
@@ -190,6 +239,12 @@ mod tests {
 
     fn any_cursor() -> impl Strategy<Value = Cursor> {
         let texts = || proptest::collection::vec("[a-z0-9-]{0,40}", 0..4);
+        let id = prop_oneof![
+            "[a-z0-9-]{0,40}",
+            any::<[u8; 16]>().prop_map(|bytes| format!("ipv4-addr--{}", uuid::Uuid::from_bytes(bytes))),
+            any::<[u8; 16]>().prop_map(|bytes| format!("x--{:X}", uuid::Uuid::from_bytes(bytes))),
+        ];
+        let ids = proptest::collection::vec(id, 0..4);
         let instants = || proptest::collection::vec(any::<i64>().prop_map(Timestamp), 0..3);
         let versions = prop_oneof![
             Just(Versions::Last),
@@ -200,7 +255,7 @@ mod tests {
                 exact
             }),
         ];
-        let filters = (proptest::option::of(any::<i64>().prop_map(Timestamp)), texts(), texts(), versions, texts())
+        let filters = (proptest::option::of(any::<i64>().prop_map(Timestamp)), ids, texts(), versions, texts())
             .prop_map(|(added_after, ids, types, versions, spec_versions)| Filters {
                 added_after,
                 ids,

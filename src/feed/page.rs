@@ -27,8 +27,8 @@ use crate::render::{self, envelope};
 use crate::runtime::{BufferPool, CpuPool};
 use crate::store::{Snapshot, Store, StoreError};
 
-/// Most values of one filter.
-const MOST_VALUES: usize = 1_000;
+/// Longest filters of a request, as a cursor holds them.
+const MOST_FILTER_BYTES: usize = 24 << 10;
 /// Compiled conditions kept at hand.
 const PREDICATES: usize = 10_000;
 
@@ -74,6 +74,7 @@ impl std::fmt::Debug for StoreFeed {
 }
 
 /// What a request comes down to, once its cursor is read.
+#[derive(Clone)]
 struct Walk {
     snapshot: Arc<Snapshot>,
     asked: Timestamp,
@@ -145,17 +146,14 @@ struct Planned {
 
 impl Shared {
     fn plan(&self, collection: &Collection, shape: Shape, request: &PageRequest) -> Result<Planned, FeedError> {
-        for (name, values) in [("match[id]", request.filters.ids.len()), ("match[type]", request.filters.types.len())] {
-            if values > MOST_VALUES {
-                return Err(FeedError::TooManyValues { name, max: MOST_VALUES });
-            }
+        // A cursor carries the filters, and must fit a URL.
+        let filters = cursor::packed_bytes(&request.filters);
+        if filters > MOST_FILTER_BYTES {
+            return Err(FeedError::FiltersTooLong { ids: MOST_FILTER_BYTES / cursor::PACKED_ID_BYTES });
         }
         let walk = self.walk(collection, shape, request)?;
         let prepared = self.prepare(collection, &walk)?;
         let only = prepared.only(collection, &walk, request.object.as_deref())?;
-        if request.object.is_some() && only.as_ref().is_some_and(HashMap::is_empty) {
-            return Err(FeedError::UnknownObject { id: request.object.clone().unwrap_or_default() });
-        }
         // The versions resource lists every version unless one is asked for (TAXII 2.1 §5.8).
         let every = Versions::All;
         let versions = if shape == Shape::Versions { &every } else { &walk.filters.versions };
@@ -170,9 +168,10 @@ impl Shared {
         };
         let limit = request.limit.unwrap_or(collection.page_size).min(collection.max_page_size);
         let plan = Plan::page(&scope, walk.after, walk.skip, limit).map_err(unreadable)?;
-        if request.object.is_some() && plan.rows == 0 && walk.filters == Filters::default() && request.next.is_none() {
-            // It is in the store, but not (any more) in this collection.
-            return Err(FeedError::UnknownObject { id: request.object.clone().unwrap_or_default() });
+        if let Some(id) = request.object.as_deref().filter(|_| plan.rows == 0 && request.next.is_none())
+            && !self.holds(collection, &walk, id)?
+        {
+            return Err(FeedError::UnknownObject { id: id.to_owned() });
         }
         let next = plan.last.filter(|_| plan.more).map(|after| {
             let cursor = Cursor {
@@ -188,6 +187,23 @@ impl Shared {
         });
         let resume = walk.after.filter(|_| request.next.is_some());
         Ok(Planned { plan, next, resume })
+    }
+
+    /// Whether the object is in the collection, whatever the filters leave of it.
+    fn holds(&self, collection: &Collection, walk: &Walk, id: &str) -> Result<bool, FeedError> {
+        let unfiltered = Walk { filters: Filters::default(), after: None, skip: 0, ..walk.clone() };
+        let prepared = self.prepare(collection, &unfiltered)?;
+        let only = prepared.only(collection, &unfiltered, Some(id))?;
+        let scope = Scope {
+            snapshot: &unfiltered.snapshot,
+            index: &self.index,
+            fixed: &prepared.fixed,
+            clocked: prepared.clocked.as_ref(),
+            versions: &Versions::Last,
+            exact: None,
+            only: only.as_ref(),
+        };
+        Plan::page(&scope, None, 0, 1).map(|plan| plan.rows > 0).map_err(unreadable)
     }
 
     /// Reads the cursor, or starts a new walk on the newest version.

@@ -22,8 +22,6 @@ pub struct DecodeOptions {
     pub default_type: Option<String>,
     /// Source of the records that do not name one.
     pub default_source: Option<String>,
-    /// Verdict (0–3) of the indicators that have none.
-    pub default_score: Option<u8>,
     /// Tags that every record gets besides its own.
     pub default_tags: Vec<String>,
     /// Table columns mapped by hand: (column, field). The field is a name that would be recognised as a column's, `-` to
@@ -42,7 +40,6 @@ impl DecodeOptions {
             format: None,
             default_type: None,
             default_source: None,
-            default_score: None,
             default_tags: Vec::new(),
             csv_columns: Vec::new(),
             refang: true,

@@ -38,6 +38,22 @@ pub struct Parsed {
     pub bytes: u64,
 }
 
+impl Parsed {
+    /// A block of nothing.
+    pub(crate) fn nothing() -> Self {
+        Parsed {
+            batch: RecordBatch::new_empty(schema::input_schema()),
+            keys: Vec::new(),
+            digests: Vec::new(),
+            lines: Vec::new(),
+            rejects: Vec::new(),
+            warnings: Warnings::default(),
+            read: 0,
+            bytes: 0,
+        }
+    }
+}
+
 /// An element that was not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reject {

@@ -8,7 +8,7 @@ use arrow::error::ArrowError;
 use crate::ingest::block::{Block, DecodeOptions, decode_block};
 use crate::ingest::builder::Parsed;
 use crate::ingest::detect::{self, FormatError, Layout};
-use crate::ingest::input::{Input, InputError};
+use crate::ingest::input::{Got, Input, InputError};
 use crate::ingest::split::{Span, Splitter};
 
 /// Bytes asked of the input at a time.
@@ -46,6 +46,9 @@ pub enum DecodeError<E> {
 /// order on the calling thread. At most two blocks a core are in flight, so a slow `sink` slows the reading. Not to be
 /// called from a thread of rayon's pool.
 ///
+/// While a pipe has nothing to give, what it gave is decoded and handed on, and `sink` is called about twice a second with nothing, so
+/// that it can keep its own time.
+///
 /// When reading fails half-way, what came before is handed on first.
 pub fn decode<E>(
     input: Input,
@@ -60,7 +63,7 @@ pub fn decode<E>(
         let mut waiting = VecDeque::new();
         let mut hand_on = |result: Receiver<Decoded>, blocks: &mut Blocks| match result.recv() {
             Ok((parsed, buffer)) => {
-                blocks.spare.push(buffer);
+                blocks.spare.extend(buffer);
                 let parsed = parsed.map_err(|source| DecodeError::Columns { name: name.clone(), source })?;
                 sink(parsed).map_err(DecodeError::Sink)
             }
@@ -69,8 +72,17 @@ pub fn decode<E>(
         };
         let read = loop {
             let block = match blocks.next() {
-                Ok(Some(block)) => block,
-                Ok(None) => break Ok(()),
+                Ok(Next::Block(block)) => block,
+                Ok(Next::End) => break Ok(()),
+                Ok(Next::Idle) => {
+                    for result in waiting.drain(..) {
+                        hand_on(result, &mut blocks)?;
+                    }
+                    let (sender, nothing) = sync_channel(1);
+                    let _ = sender.send((Ok(Parsed::nothing()), None));
+                    hand_on(nothing, &mut blocks)?;
+                    continue;
+                }
                 Err(error) => break Err(error),
             };
             let (sender, receiver) = sync_channel(1);
@@ -78,7 +90,7 @@ pub fn decode<E>(
             scope.spawn(move |_| {
                 let parsed = decode_block(layout, options, &block);
                 // Nobody waits for it when the sink has stopped everything.
-                let _ = sender.send((parsed, block.bytes));
+                let _ = sender.send((parsed, Some(block.bytes)));
             });
             waiting.push_back(receiver);
             if waiting.len() >= in_flight
@@ -94,7 +106,8 @@ pub fn decode<E>(
     })
 }
 
-type Decoded = (Result<Parsed, ArrowError>, Vec<u8>);
+/// The rows of a block, and its buffer, to be used again.
+type Decoded = (Result<Parsed, ArrowError>, Option<Vec<u8>>);
 
 /// Cuts an input into blocks.
 struct Blocks {
@@ -111,6 +124,13 @@ struct Blocks {
     state: State,
 }
 
+enum Next {
+    Block(Block),
+    /// Nothing has come for a while, and everything that came was handed on.
+    Idle,
+    End,
+}
+
 #[derive(Debug)]
 enum State {
     Reading,
@@ -125,8 +145,10 @@ impl Blocks {
         let mut state = State::Reading;
         while !is_enough(&buffer) {
             match input.read(READ_BYTES, &mut buffer, 1) {
-                Ok(0) => break,
-                Ok(_) => {}
+                Ok(Got::End) => break,
+                // Whoever sends a line and waits wants to see it taken.
+                Ok(Got::Idle) if buffer.contains(&b'\n') => break,
+                Ok(Got::Bytes | Got::Idle) => {}
                 Err(error) => {
                     state = State::Failed(error);
                     break;
@@ -142,31 +164,36 @@ impl Blocks {
         Ok(Blocks { input, layout, splitter, buffer, base: 0, spans: Vec::new(), spare: Vec::new(), state })
     }
 
-    fn next(&mut self) -> Result<Option<Block>, InputError> {
+    fn next(&mut self) -> Result<Next, InputError> {
         loop {
             self.scan();
             if self.is_full() {
-                return Ok(Some(self.cut()));
+                return Ok(Next::Block(self.cut()));
             }
             match std::mem::replace(&mut self.state, State::Ended) {
-                State::Ended => return Ok((!self.spans.is_empty()).then(|| self.cut())),
+                State::Ended if self.spans.is_empty() => return Ok(Next::End),
+                State::Ended => return Ok(Next::Block(self.cut())),
                 State::Failed(error) if self.spans.is_empty() => return Err(error),
                 State::Failed(error) => {
                     self.state = State::Failed(error);
-                    return Ok(Some(self.cut()));
+                    return Ok(Next::Block(self.cut()));
                 }
                 State::Reading => {}
             }
             self.drop_skipped();
             self.state = match self.input.read(READ_BYTES, &mut self.buffer, self.splitter.line()) {
                 Err(error) => State::Failed(error),
-                Ok(0) => {
+                Ok(Got::Idle) => {
+                    self.state = State::Reading;
+                    return Ok(if self.spans.is_empty() { Next::Idle } else { Next::Block(self.cut()) });
+                }
+                Ok(Got::End) => {
                     while !self.splitter.finish(&mut self.spans) {
                         self.scan();
                     }
                     State::Ended
                 }
-                Ok(_) => State::Reading,
+                Ok(Got::Bytes) => State::Reading,
             };
         }
     }

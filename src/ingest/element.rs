@@ -62,7 +62,7 @@ macro_rules! keys {
 }
 
 keys! {
-    /// First-level keys of XSOAR documents and STIX objects that have columns.
+    /// First-level keys of XSOAR documents and STIX objects that have columns, or that tell one content from another.
     Key {
         Value = "value",
         IndicatorType = "indicator_type",
@@ -99,6 +99,14 @@ keys! {
         TargetRef = "target_ref",
         RelationshipType = "relationship_type",
         ObjectMarkingRefs = "object_marking_refs",
+        InvestigationIds = "investigationIDs",
+        Comments = "comments",
+        ExpirationSource = "expirationSource",
+        ExpirationStatus = "expirationStatus",
+        IsShared = "isShared",
+        IsDetectable = "isDetectable",
+        IsPreventable = "isPreventable",
+        ManuallyEditedFields = "manuallyEditedFields",
     }
 }
 

@@ -6,6 +6,8 @@ use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::Duration;
 
 use flate2::read::MultiGzDecoder;
 
@@ -154,13 +156,61 @@ impl fmt::Display for Compression {
     }
 }
 
+/// Bytes that a thread of its own reads ahead from a pipe at a time.
+const PIPE_BYTES: usize = 64 << 10;
+/// A pipe that gives nothing for so long is idle.
+const IDLE: Duration = Duration::from_millis(500);
+
 /// An open input: plain bytes come out, packed ones are counted.
 pub struct Input {
     name: String,
     size: Option<u64>,
     consumed: Arc<AtomicU64>,
     compression: Compression,
-    reader: Box<dyn Read + Send>,
+    source: Source,
+}
+
+/// Where the unpacked bytes come from.
+enum Source {
+    /// A file: there when asked for.
+    File(Box<dyn Read + Send>),
+    /// A pipe, which may stall for hours: read by a thread, so that what has come can be worked on meanwhile.
+    Pipe(Receiver<io::Result<Vec<u8>>>),
+}
+
+impl Source {
+    fn pipe(mut reader: Box<dyn Read + Send>) -> Self {
+        let (sender, receiver) = sync_channel(4);
+        // It ends with the input, or when nobody takes what it read; a read that never returns ends with the process.
+        std::thread::spawn(move || {
+            loop {
+                let mut chunk = vec![0; PIPE_BYTES];
+                let read = match reader.read(&mut chunk) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Ok(0) => return,
+                    Ok(read) => {
+                        chunk.truncate(read);
+                        Ok(chunk)
+                    }
+                    Err(error) => Err(error),
+                };
+                let failed = read.is_err();
+                if sender.send(read).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        Source::Pipe(receiver)
+    }
+}
+
+/// What a read gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Got {
+    Bytes,
+    /// Nothing has come for a while; more may.
+    Idle,
+    End,
 }
 
 impl fmt::Debug for Input {
@@ -211,7 +261,8 @@ impl Input {
             Compression::Gzip => Box::new(MultiGzDecoder::new(whole)),
             Compression::Zstd => Box::new(zstd::Decoder::new(whole).map_err(failed)?),
         };
-        Ok(Input { name, size, consumed, compression, reader })
+        let source = if size.is_some() { Source::File(reader) } else { Source::pipe(reader) };
+        Ok(Input { name, size, consumed, compression, source })
     }
 
     /// As the user knows it.
@@ -229,17 +280,31 @@ impl Input {
         Arc::clone(&self.consumed)
     }
 
-    /// Appends up to `wanted` unpacked bytes; 0 at the end. `line` is where the input stands, for the message.
-    pub(crate) fn read(&mut self, wanted: usize, buffer: &mut Vec<u8>, line: u64) -> Result<usize, InputError> {
-        let filled = buffer.len();
-        buffer.resize(filled + wanted, 0);
-        let result = loop {
-            match self.reader.read(buffer.get_mut(filled..).unwrap_or_default()) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => break result,
+    /// Appends up to `wanted` unpacked bytes (of a pipe: what has come). `line` is where the input stands, for the message.
+    pub(crate) fn read(&mut self, wanted: usize, buffer: &mut Vec<u8>, line: u64) -> Result<Got, InputError> {
+        let result = match &mut self.source {
+            Source::File(reader) => {
+                let filled = buffer.len();
+                buffer.resize(filled + wanted, 0);
+                let result = loop {
+                    match reader.read(buffer.get_mut(filled..).unwrap_or_default()) {
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        result => break result,
+                    }
+                };
+                buffer.truncate(filled + *result.as_ref().unwrap_or(&0));
+                result.map(|read| if read == 0 { Got::End } else { Got::Bytes })
             }
+            Source::Pipe(receiver) => match receiver.recv_timeout(IDLE) {
+                Ok(Ok(chunk)) => {
+                    buffer.extend_from_slice(&chunk);
+                    Ok(Got::Bytes)
+                }
+                Ok(Err(error)) => Err(error),
+                Err(RecvTimeoutError::Timeout) => Ok(Got::Idle),
+                Err(RecvTimeoutError::Disconnected) => Ok(Got::End),
+            },
         };
-        buffer.truncate(filled + *result.as_ref().unwrap_or(&0));
         result.map_err(|source| {
             let name = self.name.clone();
             if self.compression != Compression::None && source.kind() == io::ErrorKind::UnexpectedEof {

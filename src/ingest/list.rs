@@ -41,7 +41,7 @@ pub(crate) fn begin(rows: &mut Rows<'_>, xsoar_type: &str, value: &str) {
 pub(crate) fn describe(rows: &mut Rows<'_>, score: Option<u8>, tags: &str, source: Option<&str>) {
     let Rows { builder, scratch, options, .. } = rows;
     let list = &mut scratch.list;
-    builder.number(Col::Score, score.or(options.default_score));
+    builder.number(Col::Score, score);
     list.clear();
     tags.split([',', ';', '|']).for_each(|tag| list.push(tag));
     options.default_tags.iter().for_each(|tag| list.push(tag));

@@ -9,6 +9,7 @@ mod builder;
 mod csv;
 mod decode;
 mod detect;
+mod document;
 mod edge;
 mod element;
 mod indicator;

@@ -1,8 +1,8 @@
 //! From parsed blocks to commits.
 //!
-//! Blocks are gathered into batches of a row group, resolved against the newest version, and appended to an open commit; a commit ends
-//! when its segment is full, when a batch touches records that are in it but not yet published, or when it has been open for some
-//! seconds. Killed at any point, what was published is whole, and importing the same input again writes only the rest.
+//! Blocks are gathered into batches of a row group (or of so many bytes), resolved against the newest version, and appended to an open
+//! commit; a commit ends when its segment is full, when a batch touches records that are in it but not yet published, or when it has
+//! been open for some seconds. Killed at any point, what was published is whole, and importing the same input again writes only the rest.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -13,8 +13,11 @@ use arrow::compute::concat_batches;
 use crate::ingest::resolve::resolve;
 use crate::ingest::{Parsed, Reject, Warnings};
 use crate::model::schema;
-use crate::store::{NewRows, ROW_GROUP_ROWS, Store, StoreError, Writer};
+use crate::store::{NewRows, ROW_GROUP_ROWS, Store, StoreError, Writer, bytes_of};
 
+/// Longest documents gathered before they are resolved: rows are counted as well, but some documents are a million times the
+/// size of others.
+const BATCH_BYTES: usize = 128 << 20;
 /// A slow input's records become visible at least this often.
 const LONGEST_OPEN: Duration = Duration::from_secs(5);
 
@@ -44,7 +47,9 @@ pub struct Importer {
     dry_run: bool,
     pending: Vec<Parsed>,
     pending_rows: usize,
+    pending_bytes: usize,
     gathered_since: Option<Instant>,
+    default_score: Option<u8>,
     open: Option<Open>,
     /// For dry runs: what would have been written so far.
     imagined: HashMap<u64, u64, Plain>,
@@ -84,11 +89,19 @@ impl Importer {
             dry_run,
             pending: Vec::new(),
             pending_rows: 0,
+            pending_bytes: 0,
             gathered_since: None,
+            default_score: None,
             open: None,
             imagined: HashMap::default(),
             summary: Summary::default(),
         }
+    }
+
+    /// The verdict (0–3) of records it writes that have none, neither in the input nor in the store.
+    pub fn with_default_score(mut self, score: Option<u8>) -> Self {
+        self.default_score = score;
+        self
     }
 
     /// What was done so far.
@@ -103,11 +116,14 @@ impl Importer {
         self.summary.bytes += parsed.bytes;
         self.summary.rejected += rejects.len() as u64;
         self.summary.warnings.merge(std::mem::take(&mut parsed.warnings));
-        self.pending_rows += parsed.batch.num_rows();
-        self.gathered_since.get_or_insert_with(Instant::now);
-        self.pending.push(parsed);
+        if parsed.batch.num_rows() > 0 {
+            self.pending_rows += parsed.batch.num_rows();
+            self.pending_bytes += bytes_of(&parsed.batch);
+            self.gathered_since.get_or_insert_with(Instant::now);
+            self.pending.push(parsed);
+        }
         let waited = self.gathered_since.is_some_and(|since| since.elapsed() > LONGEST_OPEN);
-        if self.pending_rows >= ROW_GROUP_ROWS || waited {
+        if self.pending_rows >= ROW_GROUP_ROWS || self.pending_bytes >= BATCH_BYTES || waited {
             self.commit_pending()?;
         }
         if self.open.as_ref().is_some_and(|open| open.since.elapsed() > LONGEST_OPEN) {
@@ -126,8 +142,9 @@ impl Importer {
     fn commit_pending(&mut self) -> Result<(), StoreError> {
         self.gathered_since = None;
         self.pending_rows = 0;
+        self.pending_bytes = 0;
         let pending = std::mem::take(&mut self.pending);
-        if pending.iter().all(|parsed| parsed.batch.num_rows() == 0) {
+        if pending.is_empty() {
             return Ok(());
         }
         let rows = NewRows {
@@ -141,14 +158,15 @@ impl Importer {
 
     fn append(&mut self, rows: NewRows) -> Result<(), StoreError> {
         let touches_open = |open: &Open| rows.keys.iter().any(|key| open.keys.contains_key(key));
-        if self.open.as_ref().is_some_and(|open| !open.writer.has_room(rows.keys.len()) || touches_open(open)) {
+        let has_room = |open: &Open| open.writer.has_room(rows.keys.len(), bytes_of(&rows.batch));
+        if self.open.as_ref().is_some_and(|open| !has_room(open) || touches_open(open)) {
             self.publish()?;
         }
         let open = match &mut self.open {
             Some(open) => open,
             none => none.insert(Open { writer: self.store.writer()?, keys: HashMap::default(), since: Instant::now() }),
         };
-        let resolved = resolve(open.writer.snapshot(), rows, self.store.now())?;
+        let resolved = resolve(open.writer.snapshot(), rows, self.store.now(), self.default_score)?;
         self.summary.new += resolved.new;
         self.summary.changed += resolved.changed;
         self.summary.unchanged += resolved.unchanged;
@@ -177,7 +195,7 @@ impl Importer {
         let mut keep = fresh.iter();
         rows.digests.retain(|_| keep.next().copied().unwrap_or(true));
         let snapshot = self.store.snapshot()?;
-        let resolved = resolve(&snapshot, rows, self.store.now())?;
+        let resolved = resolve(&snapshot, rows, self.store.now(), self.default_score)?;
         self.summary.new += resolved.new;
         self.summary.changed += resolved.changed;
         self.summary.unchanged += resolved.unchanged;

@@ -2,6 +2,8 @@
 //!
 //! An indicator is (type, value): arriving again, nothing new is not written; something new is merged with what is there (sources and
 //! tags united, first seen the earlier, last seen the later, the fresher field otherwise) and becomes a new version at the end of the log.
+//! A full document is more than a mention: what the document before it said and a fresher one no longer says is taken away, while
+//! what other inputs said stays.
 //! A native STIX object is its id, and `modified` its version: a newer one supersedes, an older one that arrives late goes straight
 //! into the history, an equal one is not written.
 //!
@@ -13,15 +15,16 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListArray, ListBuilder, RecordBatch, StringArray,
+    Array, ArrayRef, AsArray, BooleanArray, Int8Array, Int64Array, ListArray, ListBuilder, RecordBatch, StringArray,
     StringBuilder, TimestampMicrosecondArray, UInt32Array,
 };
 use arrow::compute::kernels::cmp::not_distinct;
 use arrow::compute::kernels::zip::zip;
-use arrow::compute::{cast, concat_batches, interleave_record_batch, is_not_null, take_record_batch};
-use arrow::datatypes::{DataType, TimestampMicrosecondType};
+use arrow::compute::{and, cast, concat_batches, interleave_record_batch, is_not_null, is_null, or, take_record_batch};
+use arrow::datatypes::{DataType, Int8Type, TimestampMicrosecondType};
 use serde_json::value::RawValue;
 
+use crate::ingest::document;
 use crate::model::schema::{self, column as c, kind_value};
 use crate::model::time::Timestamp;
 use crate::store::{NewRows, Snapshot, StoreError};
@@ -40,11 +43,21 @@ pub(crate) struct Resolved {
 }
 
 /// Decides what becomes of the rows of one batch, given what the snapshot holds.
-pub(crate) fn resolve(snapshot: &Snapshot, rows: NewRows, now: Timestamp) -> Result<Resolved, StoreError> {
+///
+/// `default_score` is the verdict of records that have none here or there.
+pub(crate) fn resolve(
+    snapshot: &Snapshot,
+    rows: NewRows,
+    now: Timestamp,
+    default_score: Option<u8>,
+) -> Result<Resolved, StoreError> {
     let count = rows.batch.num_rows() as u64;
     let folded = fold_duplicates(rows)?;
     let folded_away = count - folded.rows.batch.num_rows() as u64;
     let mut resolved = against_snapshot(snapshot, folded, now)?;
+    if let Some(score) = default_score {
+        fill_score(&mut resolved.rows.batch, score)?;
+    }
     resolved.unchanged += folded_away;
     Ok(resolved)
 }
@@ -160,7 +173,9 @@ fn against_snapshot(snapshot: &Snapshot, folded: Folded, now: Timestamp) -> Resu
     let native = native_rows(&rows.batch);
     let mut fates = vec![Fate::New; rows.keys.len()];
     stale.iter().for_each(|row| fates[*row as usize] = Fate::Late);
-    find_known(snapshot, &rows, &native, &mut fates)?;
+    // Native objects whose very content is there already as a superseded version.
+    let mut in_history = vec![false; rows.keys.len()];
+    find_known(snapshot, &rows, &native, &mut fates, &mut in_history)?;
 
     let compared: Vec<(u32, usize, u32)> = fates
         .iter()
@@ -209,6 +224,10 @@ fn against_snapshot(snapshot: &Snapshot, folded: Folded, now: Timestamp) -> Resu
                 out.unchanged += 1;
                 None
             }
+            Fate::Late if in_history[at] => {
+                out.unchanged += 1;
+                None
+            }
             Fate::Late => {
                 out.new += 1;
                 out.stale.push(place);
@@ -225,11 +244,15 @@ fn against_snapshot(snapshot: &Snapshot, folded: Folded, now: Timestamp) -> Resu
                     if versions.1[this] >= versions.0[this] {
                         out.changed += 1;
                         out.superseded.push((*segment, *row));
+                        Some((0, at))
+                    } else if in_history[at] {
+                        out.unchanged += 1;
+                        None
                     } else {
                         out.new += 1;
                         out.stale.push(place);
+                        Some((0, at))
                     }
-                    Some((0, at))
                 } else if merged.changed.value(this) {
                     out.changed += 1;
                     out.superseded.push((*segment, *row));
@@ -257,18 +280,20 @@ fn find_known(
     rows: &NewRows,
     native: &BooleanArray,
     fates: &mut [Fate],
+    in_history: &mut [bool],
 ) -> Result<(), StoreError> {
     let mut order: Vec<u32> = (0..rows.keys.len() as u32).collect();
     order.sort_unstable_by_key(|row| rows.keys[*row as usize]);
     let sorted: Vec<u64> = order.iter().map(|row| rows.keys[*row as usize]).collect();
     for found in snapshot.find_keys(&sorted)? {
         let at = order[found.position] as usize;
-        let is_native = native.value(at);
-        let equal = rows.digests[at] == found.digest && (found.live || is_native);
-        if equal {
+        let equal = rows.digests[at] == found.digest;
+        if found.live && equal {
             fates[at] = Fate::Unchanged;
         } else if found.live && fates[at] == Fate::New {
             fates[at] = Fate::Compare { segment: found.segment, row: found.row };
+        } else if equal && native.value(at) {
+            in_history[at] = true;
         }
     }
     Ok(())
@@ -431,8 +456,18 @@ fn merge(older: &RecordBatch, newer: &RecordBatch) -> Result<Merged, StoreError>
     let schema = schema::input_schema();
     let fresh = fresher(older, newer)?;
     let has_document = is_not_null(named(newer, c::DOCUMENT)?)?;
+    // Where a fresher full document takes the place of another: what that one said.
+    let documents = (named(older, c::DOCUMENT)?.as_string::<i32>(), named(newer, c::DOCUMENT)?.as_string::<i32>());
+    let said: Vec<Option<document::Said>> = (0..older.num_rows())
+        .map(|row| {
+            let both = fresh.value(row) && documents.0.is_valid(row) && documents.1.is_valid(row);
+            both.then(|| document::Said::before(documents.0.value(row), documents.1.value(row))).flatten()
+        })
+        .collect();
+    let replaced: BooleanArray = said.iter().map(|said| Some(said.is_some())).collect();
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
-    let mut changed = vec![false; older.num_rows()];
+    let mut changed: Vec<bool> =
+        said.iter().map(|said| said.as_ref().is_some_and(|said| said.telling_differs)).collect();
     for (position, field) in schema.fields().iter().enumerate() {
         // Dictionaries of the two sides differ; plain text compares.
         let plain = |array: &ArrayRef| -> Result<ArrayRef, StoreError> {
@@ -446,24 +481,20 @@ fn merge(older: &RecordBatch, newer: &RecordBatch) -> Result<Merged, StoreError>
             // An object keeps its id and its birth for ever.
             c::KIND | c::ID | c::INDICATOR_ID | c::STIX_ID | c::TYPE | c::VALUE | c::INBOX => Arc::clone(&old),
             c::CREATED | c::STIX_TYPE => pick(&is_not_null(&old)?, &old, &new)?,
-            c::TAGS | c::SOURCE_BRANDS | c::SOURCE_INSTANCES => Arc::new(unite(old.as_list(), new.as_list())),
+            c::TAGS => {
+                let unsaid = |row: usize, tag: &str| said[row].as_ref().is_some_and(|said| said.tags.contains(tag));
+                Arc::new(unite(old.as_list(), new.as_list(), unsaid))
+            }
+            c::SOURCE_BRANDS | c::SOURCE_INSTANCES => Arc::new(unite(old.as_list(), new.as_list(), |_, _| false)),
             c::FIRST_SEEN => extreme(&old, &new, i64::min),
             c::LAST_SEEN | c::SOURCE_MODIFIED | c::MODIFIED => extreme(&old, &new, i64::max),
-            c::CUSTOM => merge_json(old.as_string(), new.as_string(), &fresh),
-            // A full document says that there is no end; a bare value says nothing.
-            c::EXPIRATION => {
-                let authoritative =
-                    arrow::compute::and(&fresh, &arrow::compute::or(&is_not_null(&new)?, &has_document)?)?;
-                let take_old = arrow::compute::and(&arrow::compute::not(&authoritative)?, &is_not_null(&old)?)?;
-                let take_old = arrow::compute::or(
-                    &take_old,
-                    &arrow::compute::not(&arrow::compute::or(&is_not_null(&new)?, &authoritative)?)?,
-                )?;
-                pick(&take_old, &old, &new)?
-            }
-            _ => {
-                let new_wins = arrow::compute::and(&fresh, &is_not_null(&new)?)?;
-                let take_new = arrow::compute::or(&new_wins, &arrow::compute::is_null(&old)?)?;
+            c::CUSTOM => merge_json(old.as_string(), new.as_string(), &fresh, &said),
+            name => {
+                // A full document says that there is no end; a bare value says nothing. Of other fields it takes away only what
+                // a document said.
+                let silence_tells = if name == c::EXPIRATION { and(&fresh, &has_document)? } else { replaced.clone() };
+                let new_wins = or(&and(&fresh, &is_not_null(&new)?)?, &silence_tells)?;
+                let take_new = or(&new_wins, &is_null(&old)?)?;
                 pick(&take_new, &new, &old)?
             }
         };
@@ -507,8 +538,8 @@ fn extreme(old: &ArrayRef, new: &ArrayRef, choose: fn(i64, i64) -> i64) -> Array
     Arc::new(values.with_timezone("UTC"))
 }
 
-/// The older list, then what only the newer one has.
-fn unite(old: &ListArray, new: &ListArray) -> ListArray {
+/// The older list without what is `unsaid` by the newer one, then what only the newer one has.
+fn unite(old: &ListArray, new: &ListArray, unsaid: impl Fn(usize, &str) -> bool) -> ListArray {
     let mut builder = ListBuilder::new(StringBuilder::new());
     for row in 0..old.len() {
         let items = |list: &ListArray| -> Vec<String> {
@@ -517,8 +548,10 @@ fn unite(old: &ListArray, new: &ListArray) -> ListArray {
             }
             list.value(row).as_string::<i32>().iter().flatten().map(str::to_owned).collect()
         };
+        let said = items(new);
         let mut all = items(old);
-        for item in items(new) {
+        all.retain(|item| said.contains(item) || !unsaid(row, item));
+        for item in said {
             if !all.contains(&item) {
                 all.push(item);
             }
@@ -533,15 +566,21 @@ fn unite(old: &ListArray, new: &ListArray) -> ListArray {
     builder.finish()
 }
 
-/// Custom fields, key by key; the fresher value wins.
-fn merge_json(old: &StringArray, new: &StringArray, fresh: &BooleanArray) -> ArrayRef {
+/// Custom fields, key by key; the fresher value wins, and what a fresher document no longer says goes.
+fn merge_json(old: &StringArray, new: &StringArray, fresh: &BooleanArray, said: &[Option<document::Said>]) -> ArrayRef {
     let mut builder = StringBuilder::new();
-    for row in 0..old.len() {
+    for (row, said) in said.iter().enumerate() {
         let of = |side: &'_ StringArray| side.is_valid(row).then(|| side.value(row).to_owned());
         match (of(old), of(new)) {
+            (Some(old), new) if said.is_some() && Some(&old) != new.as_ref() => {
+                let over = new.unwrap_or_else(|| "{}".to_owned());
+                let merged =
+                    merge_objects(&old, &over, |key| said.as_ref().is_some_and(|said| said.keys.contains(key)));
+                builder.append_option(Some(merged.unwrap_or(over)).filter(|merged| merged != "{}"));
+            }
             (Some(old), Some(new)) if old != new => {
                 let (base, over) = if fresh.value(row) { (old, new) } else { (new, old) };
-                builder.append_value(merge_objects(&base, &over).unwrap_or(over));
+                builder.append_value(merge_objects(&base, &over, |_| false).unwrap_or(over));
             }
             (old, new) => builder.append_option(old.or(new)),
         }
@@ -549,10 +588,27 @@ fn merge_json(old: &StringArray, new: &StringArray, fresh: &BooleanArray) -> Arr
     Arc::new(builder.finish())
 }
 
-fn merge_objects(base: &str, over: &str) -> Option<String> {
+fn merge_objects(base: &str, over: &str, unsaid: impl Fn(&str) -> bool) -> Option<String> {
     let mut fields: BTreeMap<String, &RawValue> = serde_json::from_str(base).ok()?;
+    fields.retain(|key, _| !unsaid(key));
     fields.extend(serde_json::from_str::<BTreeMap<String, &RawValue>>(over).ok()?);
     serde_json::to_string(&fields).ok()
+}
+
+/// Gives every indicator without a verdict that one.
+fn fill_score(batch: &mut RecordBatch, score: u8) -> Result<(), StoreError> {
+    let native = native_rows(batch);
+    let scores = named(batch, c::SCORE)?.as_primitive::<Int8Type>().clone();
+    if scores.null_count() > 0 {
+        let filled: Int8Array = (0..scores.len())
+            .map(|row| match scores.is_valid(row) {
+                true => Some(scores.value(row)),
+                false => (!native.value(row)).then_some(score as i8),
+            })
+            .collect();
+        replace_column(batch, c::SCORE, Arc::new(filled))?;
+    }
+    Ok(())
 }
 
 fn note_changes(old: &ArrayRef, merged: &ArrayRef, changed: &mut [bool]) -> Result<(), StoreError> {

@@ -380,7 +380,6 @@ fn lists_are_typed_by_their_values() {
     let with = DecodeOptions {
         default_type: Some("hostname".to_owned()),
         default_source: Some("S".to_owned()),
-        default_score: Some(2),
         default_tags: vec!["t".to_owned()],
         refang: false,
         ..options()
@@ -388,7 +387,7 @@ fn lists_are_typed_by_their_values() {
     let found = decoded_with("x.txt", "a[.]example", &with);
     assert_eq!(
         found.columns(&["type", "value", "score", "tags", "source_brands"])[0],
-        [json!("Domain"), json!("a[.]example"), json!(2), json!(["t"]), json!(["S"])]
+        [json!("Domain"), json!("a[.]example"), Value::Null, json!(["t"]), json!(["S"])]
     );
 }
 
@@ -581,4 +580,36 @@ proptest! {
             }
         }
     }
+}
+
+/// A pipe may stall for hours: what it gave is worked on meanwhile.
+#[test]
+fn what_a_stalled_pipe_gave_is_handed_on() {
+    struct Pipe(std::sync::mpsc::Receiver<&'static [u8]>);
+    impl std::io::Read for Pipe {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let Ok(bytes) = self.0.recv() else { return Ok(0) };
+            buffer[..bytes.len()].copy_from_slice(bytes);
+            Ok(bytes.len())
+        }
+    }
+    let (sender, receiver) = std::sync::mpsc::channel();
+    sender.send(&b"198.51.100.1\n198.51.100.2\n198.51"[..]).unwrap();
+    let input = Input::from_reader("pipe", None, Pipe(receiver)).unwrap();
+    let mut sender = Some(sender);
+    let (mut rows, mut calls_with_nothing) = (0, 0);
+    decode(input, &options(), |parsed| {
+        rows += parsed.batch.num_rows();
+        calls_with_nothing += usize::from(parsed.read == 0);
+        // The rest comes only after the beginning was seen, and the receiver was given its time.
+        if rows == 2
+            && calls_with_nothing == 1
+            && let Some(sender) = sender.take()
+        {
+            sender.send(b".100.3\n").unwrap();
+        }
+        Ok::<_, ()>(())
+    })
+    .unwrap();
+    assert_eq!((rows, sender.is_none()), (3, true));
 }

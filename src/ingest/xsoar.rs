@@ -11,7 +11,7 @@ use crate::ingest::builder::{BatchBuilder, Col, TextList};
 use crate::ingest::element::{CustomKey, Element, Key};
 use crate::ingest::indicator::{self, Identity};
 use crate::ingest::split::find_byte;
-use crate::ingest::{json, names};
+use crate::ingest::{document, json, names};
 use crate::model::ids::ScoFacts;
 use crate::model::json::string_into;
 use crate::model::kind;
@@ -63,7 +63,7 @@ pub(crate) fn append(rows: &mut Rows<'_>, mut element: Element<'_>, text: &str, 
     if score.is_some() && read_score.is_none() {
         builder.warn_field(Col::Score);
     }
-    builder.number(Col::Score, read_score.or(options.default_score));
+    builder.number(Col::Score, read_score);
     for (key, col) in [
         (Key::Timestamp, Col::Created),
         (Key::FirstSeenXsoar, Col::FirstSeen),
@@ -142,6 +142,13 @@ pub(crate) fn append(rows: &mut Rows<'_>, mut element: Element<'_>, text: &str, 
     custom(&mut element.other_custom, &mut scratch.custom);
     builder.text_opt(Col::Custom, as_text(&scratch.custom));
     builder.text_aside(Col::Document, one_line(text, &mut scratch.document));
+    for key in document::TELLING {
+        let raw = element.get(key);
+        if document::tells(raw) {
+            builder.count_as_content(Col::Document, key.as_str());
+            builder.count_as_content(Col::Document, raw);
+        }
+    }
     builder.end_row((&xsoar_type, &value), line);
     Ok(())
 }

@@ -6,10 +6,10 @@
 //! hash like a wrong password does.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use argon2::password_hash::rand_core::{OsRng, RngCore};
 use axum::extract::{Request, State};
@@ -26,10 +26,11 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 
-use crate::serve::error::{ServeError, StartError};
+use crate::serve::error::{ServeError, StartError, chain};
 use crate::serve::options::Options;
 use crate::serve::router::App;
-use crate::serve::users::{MAX_PASSWORD_BYTES, UserError, UserFile, UserRecord, verify_password};
+use crate::serve::stamp::Stamp;
+use crate::serve::users::{MAX_PASSWORD_BYTES, UserFile, UserRecord, verify_password};
 
 /// How long a checked pair is taken without hashing again.
 const REMEMBERED: Duration = Duration::from_secs(300);
@@ -95,8 +96,9 @@ pub(super) struct Gate {
 pub enum Anonymous {
     /// As the options say.
     Always,
-    /// On a loopback address, until the first user is added.
-    WhileNoUsers,
+    /// On a loopback address, until a user was seen: one who could take the users file away must not open the server
+    /// with that.
+    UntilUsers,
     /// Users only.
     Never,
 }
@@ -111,7 +113,7 @@ impl Anonymous {
         }
         Ok(match auth.anonymous {
             Some(true) if options.on_loopback() || said_twice => Anonymous::Always,
-            None if options.on_loopback() => Anonymous::WhileNoUsers,
+            None if options.on_loopback() => Anonymous::UntilUsers,
             _ => Anonymous::Never,
         })
     }
@@ -139,6 +141,8 @@ impl Admission {
 #[derive(Debug)]
 struct Known {
     users: Arc<HashMap<String, UserRecord>>,
+    /// Whether there were any since the start.
+    had_users: bool,
     /// Hash that stands in for a name that does not exist.
     decoy: Option<Arc<str>>,
     checked: HashMap<String, Checked>,
@@ -150,27 +154,6 @@ struct Known {
 struct Checked {
     digest: Digest,
     until: Instant,
-}
-
-/// What tells one state of the file from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    modified: Option<SystemTime>,
-    bytes: u64,
-    #[cfg(unix)]
-    inode: u64,
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
-        let facts = std::fs::metadata(path).ok()?;
-        Some(Self {
-            modified: facts.modified().ok(),
-            bytes: facts.len(),
-            #[cfg(unix)]
-            inode: std::os::unix::fs::MetadataExt::ino(&facts),
-        })
-    }
 }
 
 impl Gate {
@@ -189,7 +172,7 @@ impl Gate {
         Ok(Self {
             path: auth.users.clone(),
             anonymous,
-            known: Mutex::new(Known::new(records, stamp)),
+            known: Mutex::new(Known::new(records, stamp, false)),
             keyed: Hmac::new(&key.into()),
             hashing: Semaphore::new(threads),
             waiting: AtomicUsize::new(0),
@@ -199,13 +182,13 @@ impl Gate {
     /// Decides on one request.
     pub(super) async fn admit(&self, headers: &HeaderMap) -> Result<Identity, ServeError> {
         self.look_again().await;
-        let (users, decoy) = {
+        let (users, decoy, had_users) = {
             let known = self.known.lock();
-            (Arc::clone(&known.users), known.decoy.clone())
+            (Arc::clone(&known.users), known.decoy.clone(), known.had_users)
         };
         let open = match self.anonymous {
             Anonymous::Always => true,
-            Anonymous::WhileNoUsers => users.is_empty(),
+            Anonymous::UntilUsers => !had_users,
             Anonymous::Never => false,
         };
         // Without users nobody's credentials can be right: on an open server they are then as good as none.
@@ -293,27 +276,32 @@ impl Gate {
         let mut known = self.known.lock();
         match loaded {
             Ok(file) => {
-                *known = Known::new(file.into_records(), stamp);
-                tracing::info!(path = %self.path.display(), users = known.users.len(), "users file read again");
+                *known = Known::new(file.into_records(), stamp, known.had_users);
+                if known.users.is_empty() && known.had_users && self.anonymous != Anonymous::Always {
+                    tracing::warn!(
+                        path = %self.path.display(),
+                        "the users are gone, so every request is refused; add a user, or restart the server if it \
+                         should be open"
+                    );
+                } else {
+                    tracing::info!(path = %self.path.display(), users = known.users.len(), "users file read again");
+                }
             }
             Err(error) => {
                 // Locking everybody out over a half-edited file would help nobody: the users as they were stay.
                 known.stamp = stamp;
-                tracing::error!(error = %chain(&error), "users file cannot be used; the users read before stay");
+                tracing::error!(error = chain(&error), "users file cannot be used; the users read before stay");
             }
         }
     }
 }
 
-fn chain(error: &UserError) -> String {
-    std::error::Error::source(error).map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
-}
-
 impl Known {
-    fn new(records: Vec<UserRecord>, stamp: Option<Stamp>) -> Self {
+    fn new(records: Vec<UserRecord>, stamp: Option<Stamp>, had_users: bool) -> Self {
+        let had_users = had_users || !records.is_empty();
         let decoy = records.first().map(|user| user.hash.as_str().into());
         let users = records.into_iter().map(|user| (user.name.clone(), user)).collect();
-        Self { users: Arc::new(users), decoy, checked: HashMap::new(), stamp, looked: Instant::now() }
+        Self { users: Arc::new(users), had_users, decoy, checked: HashMap::new(), stamp, looked: Instant::now() }
     }
 }
 
@@ -361,6 +349,8 @@ fn basic(value: &HeaderValue) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use argon2::Params;
 
     use super::*;
@@ -475,10 +465,47 @@ mod tests {
         std::fs::write(&options.auth.users, "{").expect("write");
         gate.reload(stamp()).await;
         assert!(gate.admit(&pair(b"ann:other")).await.is_ok());
+    }
 
-        std::fs::remove_file(&options.auth.users).expect("remove");
-        gate.reload(stamp()).await;
-        assert_eq!(gate.admit(&HeaderMap::new()).await.ok(), Some(Identity::Anonymous), "on loopback, without users");
+    #[tokio::test]
+    async fn a_gate_that_had_users_opens_to_nobody_when_they_go() {
+        type Change = fn(&Path);
+        let vanish: Change = |path| std::fs::remove_file(path).expect("remove");
+        let last_removed: Change = |path| UserFile::load(path).and_then(|mut file| file.remove("ann")).expect("remove");
+        // anonymous, users at the start → anonymous passes at the start, with a user, after the user is gone
+        let cases = [
+            (None, true, [false, false, false]),
+            (None, false, [true, false, false]),
+            (Some(false), true, [false, false, false]),
+            (Some(true), true, [true, true, true]),
+        ];
+        for change in [vanish, last_removed] {
+            for (anonymous, at_start, expected) in cases {
+                let folder = tempfile::tempdir().expect("folder");
+                let mut options = options(folder.path());
+                options.auth.anonymous = anonymous;
+                let gate = gate(&options, if at_start { &[("ann", "secret")] } else { &[] });
+                let stamp = || gate.known.lock().stamp;
+                let passes = async || gate.admit(&HeaderMap::new()).await.is_ok();
+                let mut passed = [passes().await, false, false];
+                if !at_start {
+                    let mut file = UserFile::load(&options.auth.users).expect("users");
+                    file.add_hashed("ann", cheap("secret")).expect("add");
+                    gate.reload(stamp()).await;
+                }
+                passed[1] = passes().await;
+                change(&options.auth.users);
+                gate.reload(stamp()).await;
+                passed[2] = passes().await;
+                assert_eq!(passed, expected, "{anonymous:?} {at_start}");
+                assert_eq!(gate.admit(&pair(b"ann:secret")).await.is_ok(), expected[2], "as anyone, or not at all");
+
+                let mut file = UserFile::load(&options.auth.users).expect("users");
+                file.add_hashed("bob", cheap("secret")).expect("add");
+                gate.reload(stamp()).await;
+                assert_eq!(gate.admit(&pair(b"bob:secret")).await.ok(), user("bob"), "{anonymous:?} {at_start}");
+            }
+        }
     }
 
     #[tokio::test]

@@ -1,18 +1,20 @@
 //! Time limits on connections: on sending a request head, on idling, on leaving an answer unread.
 //!
-//! Kept by the socket itself, under TLS and under both versions of HTTP, because that is the one place all three
-//! limits can be seen from. A connection at its limit fails as if the peer had gone.
+//! Kept by the socket itself, under TLS and under both versions of HTTP, because that is the one place all three limits
+//! can be seen from. A connection at its limit fails as if the peer had gone. What cannot be seen from here is an
+//! HTTP/2 client that reads the socket but not its answers: see [`sending`](crate::serve::sending).
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::http::Request;
+use axum::http::{Request, Version};
 use axum_server::accept::Accept;
+use futures::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -27,6 +29,10 @@ struct Activity {
     begun: AtomicU64,
     /// Requests whose answer is gone.
     done: AtomicU64,
+    /// Whether they come over HTTP/2, where answers go out from other tasks than the one that reads.
+    http2: AtomicBool,
+    /// The task that reads.
+    reader: AtomicWaker,
 }
 
 /// A request whose answer is not yet gone. Dropping it says that it is.
@@ -36,6 +42,10 @@ pub(super) struct InFlight(Arc<Activity>);
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.done.fetch_add(1, Ordering::Release);
+        if self.0.http2.load(Ordering::Relaxed) {
+            // The wait for the next request begins now, even if the socket stays silent.
+            self.0.reader.wake();
+        }
     }
 }
 
@@ -81,6 +91,7 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for Counted<S> {
     }
 
     fn call(&mut self, mut request: Request<B>) -> S::Future {
+        self.activity.http2.store(request.version() == Version::HTTP_2, Ordering::Relaxed);
         self.activity.begun.fetch_add(1, Ordering::Release);
         request.extensions_mut().insert(Arc::new(InFlight(Arc::clone(&self.activity))));
         self.service.call(request)
@@ -97,7 +108,7 @@ pub(super) struct GuardedStream<T> {
     waiting_since_request: u64,
     /// When the current wait for a head, or for its rest, ends.
     read_deadline: Option<Instant>,
-    /// Whether part of a head has come.
+    /// Whether a head is due: the first one, or one of which a part has come.
     head_begun: bool,
     read_timer: Option<Pin<Box<Sleep>>>,
     write_timer: Option<Pin<Box<Sleep>>>,
@@ -126,6 +137,8 @@ impl<T> GuardedStream<T> {
             self.head_begun = false;
             self.read_deadline = None;
         }
+        // Before the look at `done`, so that no end of an answer goes unnoticed.
+        self.activity.reader.register(cx.waker());
         if begun != self.activity.done.load(Ordering::Acquire) {
             // An answer is on its way: what the peer owes is to read it, which is the write timer's business.
             self.read_deadline = None;
@@ -142,7 +155,13 @@ impl<T> GuardedStream<T> {
     }
 
     /// Bytes came. The first ones of a head start its time; those that follow do not extend it.
+    ///
+    /// Under HTTP/2 they may as well be a ping or an acknowledgement, so there only the first head has a time of its
+    /// own. Those that come in pieces later are left to the idle limit, which no bytes extend.
     fn bytes_came(&mut self) {
+        if self.activity.http2.load(Ordering::Relaxed) {
+            return;
+        }
         let begun = self.activity.begun.load(Ordering::Acquire);
         let awaiting_head = begun == self.activity.done.load(Ordering::Acquire);
         let already_begun = self.head_begun && begun == self.waiting_since_request;

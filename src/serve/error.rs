@@ -54,6 +54,22 @@ pub enum ServeError {
         /// Its title.
         title: String,
     },
+    /// The URL is longer than is read.
+    #[error("URL of {bytes} bytes")]
+    UrlTooLong {
+        /// Its length.
+        bytes: usize,
+        /// The longest that is read.
+        max: usize,
+    },
+    /// The header fields are larger than is read.
+    #[error("header fields of {bytes} bytes")]
+    HeadersTooLarge {
+        /// Their size.
+        bytes: usize,
+        /// The largest that is read.
+        max: usize,
+    },
     /// A query parameter is malformed.
     #[error("parameter `{name}`: {reason}")]
     BadParameter {
@@ -150,6 +166,18 @@ impl ServeError {
                 "Collection is read-only",
                 Some("Objects can be neither added to nor deleted from this collection.".into()),
             ),
+            ServeError::UrlTooLong { max, .. } => (
+                StatusCode::URI_TOO_LONG,
+                "url_too_long",
+                "URL too long",
+                Some(format!("Path and query may have {max} bytes; ask for fewer values in several requests.").into()),
+            ),
+            ServeError::HeadersTooLarge { max, .. } => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "headers_too_large",
+                "Header fields too large",
+                Some(format!("The header fields of a request may have {max} bytes together.").into()),
+            ),
             ServeError::BadParameter { name, reason } => {
                 (StatusCode::BAD_REQUEST, "bad_parameter", "Bad parameter", Some(format!("`{name}` {reason}.").into()))
             }
@@ -168,7 +196,7 @@ impl ServeError {
                 FeedError::FiltersDiffer { .. } => {
                     (StatusCode::BAD_REQUEST, "filters_differ", "Filters differ", Some(sentence(error)))
                 }
-                FeedError::TooManyValues { .. } => {
+                FeedError::FiltersTooLong { .. } => {
                     (StatusCode::BAD_REQUEST, "too_many_values", "Too many values", Some(sentence(error)))
                 }
                 FeedError::UnknownObject { id } => (
@@ -186,15 +214,20 @@ impl ServeError {
 
     /// The whole story on one line: this error and what lies under it.
     pub fn inside(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = self.source();
-        while let Some(cause) = source {
-            // Writing into a `String` cannot fail.
-            let _ = write!(text, ": {cause}");
-            source = cause.source();
-        }
-        text
+        chain(self)
     }
+}
+
+/// An error and what lies under it, on one line.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        // Writing into a `String` cannot fail.
+        let _ = write!(text, ": {cause}");
+        source = cause.source();
+    }
+    text
 }
 
 type Face = (StatusCode, &'static str, &'static str, Option<Cow<'static, str>>);

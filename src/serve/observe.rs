@@ -1,23 +1,23 @@
 //! The access log, the request id, and the writing of error bodies.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
-use axum::body::{Body, Bytes};
-use axum::extract::Request;
+use axum::body::Body;
+use axum::extract::{Request, State};
 use axum::http::header::VARY;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use axum::middleware::Next;
 use axum::response::Response;
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::Body as _;
 use uuid::Uuid;
 
 use crate::serve::auth::Identity;
 use crate::serve::connection::InFlight;
-use crate::serve::error::{Failure, ServeError, write_out};
+use crate::serve::error::{Failure, ServeError, chain, write_out};
 use crate::serve::limits::Held;
+use crate::serve::router::App;
+use crate::serve::sending::{Load, Sending};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const VARY_ON: HeaderValue = HeaderValue::from_static("Accept, Accept-Encoding, Authorization");
@@ -27,18 +27,10 @@ const VARY_ON: HeaderValue = HeaderValue::from_static("Accept, Accept-Encoding, 
 struct RequestId(Arc<str>);
 
 /// Outermost layer: gives the request its id, and logs it when its answer is sent or given up.
-pub(super) async fn observe(mut request: Request, next: Next) -> Response {
+pub(super) async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let id = RequestId(Uuid::new_v4().to_string().into());
-    let mut record = Record {
-        started: Instant::now(),
-        id: Arc::clone(&id.0),
-        method: request.method().clone(),
-        uri: request.uri().clone(),
-        status: StatusCode::OK,
-        user: Identity::Anonymous,
-        bytes: 0,
-        complete: false,
-    };
+    let mut record = Record::new(&request, Arc::clone(&id.0));
+    let paced_by_socket = request.version() < Version::HTTP_2;
     let in_flight = request.extensions_mut().remove::<Arc<InFlight>>();
     request.extensions_mut().insert(id.clone());
     let mut response = next.run(request).await;
@@ -54,7 +46,9 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     response.headers_mut().insert(VARY, VARY_ON);
     response.map(|body| {
         record.complete = body.is_end_stream() || record.method == Method::HEAD;
-        Body::new(Watched { body, record, _held: held, _in_flight: in_flight })
+        let load = Load::new(body, record, held, in_flight);
+        let patience = app.options.limits.write_timeout;
+        Body::new(if paced_by_socket { Sending::unwatched(load) } else { Sending::watched(load, patience) })
     })
 }
 
@@ -82,19 +76,43 @@ fn report(error: &ServeError, status: StatusCode, request_id: &str) {
 
 /// One line of the access log.
 #[derive(Debug)]
-struct Record {
+pub(super) struct Record {
     started: Instant,
     id: Arc<str>,
     method: Method,
     uri: Uri,
     status: StatusCode,
     user: Identity,
-    bytes: u64,
-    complete: bool,
+    /// Bytes of the body handed to the connection.
+    pub(super) bytes: u64,
+    /// Whether that was all of it.
+    pub(super) complete: bool,
 }
 
 impl Record {
-    fn log(&self) {
+    pub(super) fn new(request: &Request, id: Arc<str>) -> Self {
+        Self {
+            started: Instant::now(),
+            id,
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            status: StatusCode::OK,
+            user: Identity::Anonymous,
+            bytes: 0,
+            complete: false,
+        }
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Logs why the body ended before its end.
+    pub(super) fn cut_short(&self, error: &axum::Error) {
+        tracing::error!(request_id = &*self.id, error = chain(error), "answer cut short");
+    }
+
+    pub(super) fn log(&self) {
         tracing::info!(
             target: "taxiway::access",
             method = %self.method,
@@ -107,56 +125,5 @@ impl Record {
             complete = self.complete,
             request_id = &*self.id,
         );
-    }
-}
-
-/// A body that counts what is taken from it. Dropped when the answer is sent or the client has gone, and with it the
-/// request's permits.
-struct Watched {
-    body: Body,
-    record: Record,
-    _held: Option<Held>,
-    _in_flight: Option<Arc<InFlight>>,
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        self.record.log();
-    }
-}
-
-impl HttpBody for Watched {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let this = self.get_mut();
-        let polled = Pin::new(&mut this.body).poll_frame(cx);
-        match &polled {
-            Poll::Ready(Some(Ok(frame))) => {
-                this.record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-                this.record.complete |= this.body.is_end_stream();
-            }
-            Poll::Ready(Some(Err(error))) => {
-                let mut cause = format!("{error}");
-                let mut source = std::error::Error::source(error);
-                while let Some(inner) = source {
-                    cause = format!("{cause}: {inner}");
-                    source = inner.source();
-                }
-                tracing::error!(request_id = &*this.record.id, error = cause, "answer cut short");
-            }
-            Poll::Ready(None) => this.record.complete = true,
-            Poll::Pending => {}
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

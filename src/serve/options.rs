@@ -46,7 +46,8 @@ pub struct TlsFiles {
 pub struct AuthOptions {
     /// The users file; one that does not exist holds no user.
     pub users: PathBuf,
-    /// Serve requests without credentials. `None`: only while there are no users and the address is a loopback one.
+    /// Serve requests without credentials. `None`: only on a loopback address, and only until the running server has
+    /// seen a user.
     pub anonymous: Option<bool>,
     /// Said a second time, for an address that others can reach.
     pub anonymous_off_loopback: bool,
@@ -55,15 +56,16 @@ pub struct AuthOptions {
 /// Bounds on requests and connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Requests whose answer is not yet wholly sent; further ones get 503.
+    /// Requests being worked on, or whose answer is still being made and sent; further ones get 503.
     pub concurrent_requests: usize,
     /// Longest time from the request to the first byte of its answer.
     pub request_timeout: Duration,
-    /// Longest time a client may take to send the head of a request (and the TLS handshake before it).
+    /// Longest time a client may take to send the head of a request (and the TLS handshake before it); on a connection
+    /// of HTTP/2, of its first.
     pub header_timeout: Duration,
     /// Longest time a connection may stay without a request.
     pub idle_timeout: Duration,
-    /// Longest time a client may leave an answer unread.
+    /// Longest time a client may leave an answer unread: then a connection of HTTP/1 ends, under HTTP/2 the answer.
     pub write_timeout: Duration,
     /// Longest time answers may take to finish once the server was told to stop.
     pub shutdown_timeout: Duration,

@@ -4,6 +4,7 @@
 //! since clients and the proxies before them add parameters of their own.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use crate::feed::api::{Given, PageRequest, Shape, Versions};
 use crate::model::time::Timestamp;
@@ -108,43 +109,34 @@ fn parse_limit(value: &str) -> Result<u64, ServeError> {
     }
 }
 
-/// Comma-separated values, none of them empty; repeats count once.
+/// Comma-separated values, none of them empty. They are alternatives, so order and repeats mean nothing: sorted and
+/// once each, they compare equal with those of the request that a `next` came from.
 fn list(name: &'static str, value: &str) -> Result<Vec<String>, ServeError> {
-    let mut values: Vec<String> = Vec::new();
-    for item in value.split(',') {
-        if item.is_empty() || item.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Err(bad(name, "must be values separated by commas, without blanks"));
-        }
-        if !values.iter().any(|known| known == item) {
-            values.push(item.to_owned());
-        }
+    let odd = |item: &str| item.is_empty() || item.chars().any(|c| c.is_whitespace() || c.is_control());
+    if value.split(',').any(odd) {
+        return Err(bad(name, "must be values separated by commas, without blanks"));
     }
-    Ok(values)
+    Ok(value.split(',').collect::<BTreeSet<_>>().into_iter().map(str::to_owned).collect())
 }
 
 fn parse_versions(value: &str) -> Result<Versions, ServeError> {
     if value == "all" {
         return Ok(Versions::All);
     }
-    let (mut first, mut last, mut exact) = (false, false, Vec::new());
+    let (mut first, mut last, mut exact) = (false, false, BTreeSet::new());
     for item in value.split(',') {
-        let repeated = match item {
+        match item {
             "all" => return Err(bad(MATCH_VERSION, "may hold `all` only by itself")),
-            "first" => std::mem::replace(&mut first, true),
-            "last" => std::mem::replace(&mut last, true),
+            "first" => first = true,
+            "last" => last = true,
             _ => {
-                let at = Timestamp::parse(item).map_err(|_| {
+                exact.insert(Timestamp::parse(item).map_err(|_| {
                     bad(MATCH_VERSION, format!("takes `first`, `last`, `all` or timestamps, not `{}`", cut(item)))
-                })?;
-                let known = exact.contains(&at);
-                exact.push(at);
-                known
+                })?);
             }
-        };
-        if repeated {
-            return Err(bad(MATCH_VERSION, format!("names `{}` twice", cut(item))));
         }
     }
+    let exact: Vec<Timestamp> = exact.into_iter().collect();
     Ok(if last && !first && exact.is_empty() { Versions::Last } else { Versions::Some { first, last, exact } })
 }
 
@@ -219,7 +211,7 @@ mod tests {
                 "added_after=2024-05-01T02:00:00+02:00",
                 Filters { added_after: Some(at("2024-05-01")), ..Filters::default() },
             ),
-            ("match[id]=url--1,file--2,url--1", Filters { ids: strings(&["url--1", "file--2"]), ..Filters::default() }),
+            ("match[id]=url--1,file--2,url--1", Filters { ids: strings(&["file--2", "url--1"]), ..Filters::default() }),
             (
                 "match%5Btype%5D=indicator%2Curl&match%5bspec_version%5d=2.0,2.1",
                 Filters {
@@ -238,6 +230,25 @@ mod tests {
         ];
         for (query, expected) in cases {
             assert_eq!(objects(query).map(|request| request.filters).ok(), Some(expected), "{query}");
+        }
+    }
+
+    #[test]
+    fn order_and_repeats_of_values_mean_nothing() {
+        let cases = [
+            ("match[id]=file--2,url--1", "match[id]=url--1,file--2,url--1"),
+            ("match[type]=a,b", "match[type]=b,a"),
+            ("match[spec_version]=2.0,2.1", "match[spec_version]=2.1,2.0,2.1"),
+            ("match[version]=last", "match[version]=last,last"),
+            ("match[version]=first,last", "match[version]=last,first,last"),
+            (
+                "match[version]=first,2018-03-02T01:01:01Z,2019-03-02",
+                "match[version]=2019-03-02,2018-03-02T01:01:01.000Z,first,2018-03-02T02:01:01+01:00",
+            ),
+        ];
+        for (one, other) in cases {
+            let [one_read, other_read] = [one, other].map(|query| objects(query).expect("well-formed"));
+            assert_eq!(one_read, other_read, "{one} {other}");
         }
     }
 
@@ -281,9 +292,7 @@ mod tests {
             ("match[type]=indicator&match[type]=url", MATCH_TYPE),
             ("match[type]=url,", MATCH_TYPE),
             ("match[version]=all,last", MATCH_VERSION),
-            ("match[version]=last,last", MATCH_VERSION),
             ("match[version]=newest", MATCH_VERSION),
-            ("match[version]=2018-03-02T01:01:01Z,2018-03-02T01:01:01.000Z", MATCH_VERSION),
             ("match[version]=", MATCH_VERSION),
             ("match[spec_version]=latest", MATCH_SPEC_VERSION),
             ("match[spec_version]=2.", MATCH_SPEC_VERSION),

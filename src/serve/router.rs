@@ -17,7 +17,7 @@ use crate::serve::auth::{Gate, authenticate};
 use crate::serve::collections::{collection, collections};
 use crate::serve::discovery::{LANDING_PATH, api_root, discovery, landing};
 use crate::serve::error::{ServeError, StartError, panicked};
-use crate::serve::limits::limit;
+use crate::serve::limits::{limit, limit_head};
 use crate::serve::negotiate::negotiate;
 use crate::serve::objects::{delete_object, manifest, object, objects, post_objects, status, versions};
 use crate::serve::observe::{observe, write_errors};
@@ -70,6 +70,7 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(from_fn(negotiate))
         .layer(from_fn_with_state(Arc::clone(&app), authenticate))
         .layer(from_fn_with_state(Arc::clone(&app), limit))
+        .layer(from_fn(limit_head))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn(write_errors))
         .layer(
@@ -77,6 +78,6 @@ pub fn router(app: Arc<App>) -> Router {
                 .quality(CompressionLevel::Fastest)
                 .compress_when(SizeAbove::new(COMPRESS_ABOVE_BYTES + 1)),
         )
-        .layer(from_fn(observe))
+        .layer(from_fn_with_state(Arc::clone(&app), observe))
         .with_state(app)
 }

@@ -27,17 +27,17 @@ use crate::serve::users::{UserFile, hash_password};
 use crate::serve::{App, Options, TlsFiles, bind, router};
 
 const IPS: &str = "1cd9cb8e-9a0d-4c5c-a7e3-1d7f3f0a6a51";
-const BASE: &str = "/threatintel/collections/1cd9cb8e-9a0d-4c5c-a7e3-1d7f3f0a6a51";
+pub(super) const BASE: &str = "/threatintel/collections/1cd9cb8e-9a0d-4c5c-a7e3-1d7f3f0a6a51";
 const FIRST: &str = "2024-05-02T08:00:00.000001Z";
 const LAST: &str = "2024-05-02T08:00:00.000002Z";
 
 /// A feed whose answers follow from what is asked for: the id of the object, or the cursor, names what should happen.
 #[derive(Debug)]
-struct Fake {
+pub(super) struct Fake {
     catalog: Arc<Catalog>,
     asked: Mutex<Vec<(String, Shape, PageRequest)>>,
     /// Told when an endless body is dropped.
-    gone: Arc<Notify>,
+    pub(super) gone: Arc<Notify>,
 }
 
 struct TellWhenGone(Arc<Notify>);
@@ -91,7 +91,7 @@ impl Feed for Fake {
             Some("unknown") => Err(FeedError::UnknownObject { id: "unknown".to_owned() }),
             Some("stale") => Err(FeedError::BadCursor { reason: "it is too old" }),
             Some("differs") => Err(FeedError::FiltersDiffer { name: "added_after" }),
-            Some("many") => Err(FeedError::TooManyValues { name: "match[id]", max: 1000 }),
+            Some("many") => Err(FeedError::FiltersTooLong { ids: 800 }),
             Some("busy") => Err(FeedError::Busy),
             Some("broken") => Err(failure()),
             Some("unrendered") => Err(FeedError::Internal { what: "render the page", source: secret() }),
@@ -123,14 +123,14 @@ impl Feed for Fake {
     }
 }
 
-struct Server {
-    feed: Arc<Fake>,
-    router: Router,
+pub(super) struct Server {
+    pub(super) feed: Arc<Fake>,
+    pub(super) router: Router,
     _folder: tempfile::TempDir,
 }
 
 /// A server in a folder of its own, with user `ann`, password `secret`, if `closed`.
-fn server_with(closed: bool, change: impl FnOnce(&mut Options)) -> Server {
+pub(super) fn server_with(closed: bool, change: impl FnOnce(&mut Options)) -> Server {
     let folder = tempfile::tempdir().expect("folder");
     let mut options = Options::default();
     options.auth.users = folder.path().join("users.json");
@@ -149,8 +149,8 @@ fn server() -> Server {
     server_with(false, |_| {})
 }
 
-struct Answer {
-    status: StatusCode,
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
 }
@@ -184,12 +184,12 @@ impl Server {
         self.send(request.body(HttpBody::empty()).expect("a request")).await
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub(super) async fn get(&self, path: &str) -> Answer {
         self.request("GET", path, &[("host", "feeds.test:9000"), ("accept", TAXII_21)]).await
     }
 }
 
-fn basic(pair: &str) -> String {
+pub(super) fn basic(pair: &str) -> String {
     format!("Basic {}", BASE64_STANDARD.encode(pair))
 }
 
@@ -490,21 +490,22 @@ async fn a_late_failure_cuts_the_body() {
 }
 
 /// A running server on a port the system chose, and how to stop it.
-struct Running {
-    url: String,
+pub(super) struct Running {
+    pub(super) url: String,
     stop: tokio::sync::oneshot::Sender<()>,
     done: tokio::task::JoinHandle<Result<(), crate::serve::StartError>>,
-    server: Server,
+    pub(super) server: Server,
 }
 
-fn run(change: impl FnOnce(&mut Options)) -> Running {
+pub(super) fn run(change: impl FnOnce(&mut Options)) -> Running {
     let mut bound = None;
     let server = server_with(false, |options| {
         options.listen = "127.0.0.1:0".parse().expect("an address");
         change(options);
         bound = Some(bind(options).expect("binds"));
     });
-    let bound = bound.expect("bound");
+    let mut bound = bound.expect("bound");
+    bound.look_every = Duration::from_millis(10);
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let url = bound.url();
     let stopped = async move {
@@ -568,6 +569,33 @@ async fn tls_serves_http_1_and_2() {
 }
 
 #[tokio::test]
+async fn a_renewed_certificate_is_served_without_a_restart() {
+    let folder = tempfile::tempdir().expect("folder");
+    let files = TlsFiles { cert: folder.path().join("c.pem"), key: folder.path().join("k.pem") };
+    let renew = || {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+        std::fs::write(&files.cert, made.cert.pem()).expect("write");
+        std::fs::write(&files.key, made.signing_key.serialize_pem()).expect("write");
+        reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).expect("a certificate")
+    };
+    let old = renew();
+    let running = run(|options| options.tls = Some(files.clone()));
+    let url = running.url.replace("127.0.0.1", "localhost") + "/taxii2/";
+    let trusting = |root: &reqwest::Certificate| {
+        let address = running.url.replace("https://", "").parse().expect("address");
+        client().add_root_certificate(root.clone()).resolve("localhost", address).build().expect("a client")
+    };
+    let connected = trusting(&old);
+    assert!(connected.get(&url).send().await.is_ok());
+    let new = renew();
+    let served = async { while trusting(&new).get(&url).send().await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(20), served).await.expect("the new certificate is served");
+    // Neither client would accept the other's certificate.
+    assert!(connected.get(&url).send().await.is_ok(), "its connection lives on");
+    assert!(trusting(&old).get(&url).send().await.is_err());
+}
+
+#[tokio::test]
 async fn a_taken_address_is_named() {
     let running = run(|_| {});
     let listen = running.url.replace("http://", "").parse().expect("an address");
@@ -621,18 +649,70 @@ async fn a_client_that_leaves_ends_the_work() {
 }
 
 #[tokio::test]
-async fn methods_are_case_sensitive_and_long_urls_are_refused_by_the_socket() {
+async fn methods_are_case_sensitive() {
+    let running = run(|_| {});
+    let method = Method::from_bytes(b"get").expect("a method");
+    let request = client().build().expect("a client").request(method, format!("{}/taxii2/", running.url));
+    assert_eq!(request.send().await.expect("an answer").status(), 405);
+}
+
+#[tokio::test]
+async fn heads_that_are_too_large_are_refused_with_an_error_resource() {
+    let server = server_with(true, |_| {});
+    let path = "/taxii2/?x=";
+    let url = |bytes: usize| format!("{path}{}", "y".repeat(bytes - path.len()));
+    let cases = [
+        (url(48 * 1024), 0, 401, "unauthorized"),
+        (url(48 * 1024 + 1), 0, 414, "url_too_long"),
+        (url(60 * 1024), 0, 414, "url_too_long"),
+        (path.to_owned(), 64 * 1024 - 8, 401, "unauthorized"),
+        (path.to_owned(), 64 * 1024 - 7, 431, "headers_too_large"),
+        (url(60 * 1024), 100_000, 414, "url_too_long"),
+    ];
+    for (path, padding, status, code) in cases {
+        let large = "z".repeat(padding);
+        // The name and what is between fields make eight bytes.
+        let headers: &[(&str, &str)] = if padding > 0 { &[("long", &large)] } else { &[] };
+        let answer = server.request("GET", &path, headers).await;
+        assert_eq!((answer.status.as_u16(), answer.json()["error_code"].as_str()), (status, Some(code)), "{padding}");
+        assert_eq!(answer.json()["http_status"], json!(status.to_string()));
+        assert_eq!(answer.header("content-type"), Some(TAXII_21));
+    }
+}
+
+#[tokio::test]
+async fn the_socket_lets_through_what_has_an_error_resource() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let running = run(|_| {});
-    let client = client().build().expect("a client");
-    let method = Method::from_bytes(b"get").expect("a method");
-    let response = client.request(method, format!("{}/taxii2/", running.url)).send().await.expect("an answer");
-    assert_eq!(response.status(), 405);
-    // Longer than the client library itself would send.
-    let mut stream = tokio::net::TcpStream::connect(running.url.replace("http://", "")).await.expect("connects");
-    let long = format!("GET /taxii2/?x={} HTTP/1.1\r\nHost: x\r\n\r\n", "y".repeat(70_000));
-    stream.write_all(long.as_bytes()).await.expect("sends");
-    let mut status = [0; 12];
-    stream.read_exact(&mut status).await.expect("an answer");
-    assert_eq!(&status, b"HTTP/1.1 414");
+    let long = |bytes| "y".repeat(bytes);
+    // Longer ones are hyper's, and have no body.
+    let cases = [
+        (format!("GET /taxii2/?x={} HTTP/1.1\r\n", long(60_000)), "414", Some("url_too_long")),
+        (format!("GET /taxii2/?x={} HTTP/1.1\r\n", long(70_000)), "414", None),
+        (format!("GET /taxii2/ HTTP/1.1\r\nlong: {}\r\n", long(300_000)), "431", Some("headers_too_large")),
+        (format!("GET /taxii2/ HTTP/1.1\r\n{}", "x: y\r\n".repeat(101)), "431", None),
+    ];
+    for (head, status, code) in cases {
+        let stream = tokio::net::TcpStream::connect(running.url.replace("http://", "")).await.expect("connects");
+        let (mut reading, mut writing) = stream.into_split();
+        let mut answer = String::new();
+        let head = format!("{head}Host: x\r\nConnection: close\r\n\r\n");
+        let (sent, read) = tokio::join!(writing.write_all(head.as_bytes()), reading.read_to_string(&mut answer));
+        sent.and(read).expect("sends and reads");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        let body: Option<Value> = serde_json::from_str(body).ok();
+        assert_eq!(body.as_ref().and_then(|body| body["error_code"].as_str()), code, "{head}");
+        assert_eq!(body.is_none(), head.contains("content-length: 0"), "{head}");
+    }
+
+    let http_2 = client().http2_prior_knowledge().build().expect("a client");
+    let cases = [(60_000, 0, 414), (0, 100_000, 431), (40_000, 60_000, 200)];
+    for (url, header, status) in cases {
+        let request = http_2.get(format!("{}/taxii2/?x={}", running.url, long(url))).header("long", long(header));
+        let answer = request.send().await.expect("an answer");
+        assert_eq!((answer.status().as_u16(), answer.version()), (status, reqwest::Version::HTTP_2));
+        let body: Value = serde_json::from_slice(&answer.bytes().await.expect("a body")).expect("JSON");
+        assert_eq!(body["http_status"].is_string(), status != 200);
+    }
 }

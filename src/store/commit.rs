@@ -15,7 +15,7 @@ use arrow::compute::concat_batches;
 use roaring::RoaringBitmap;
 
 use super::error::StoreError;
-use super::segment::{ROW_GROUP_ROWS, SEGMENT_ROWS, SegmentWriter, added_column};
+use super::segment::{PAGE_ROWS, ROW_GROUP_BYTES, ROW_GROUP_ROWS, SEGMENT_ROWS, SegmentWriter, added_column};
 use super::snapshot::{Snapshot, write_superseded};
 use super::{Store, gc};
 use crate::model::schema;
@@ -48,6 +48,7 @@ pub struct Writer {
     segment: Option<SegmentWriter>,
     pending: Vec<NewRows>,
     pending_rows: usize,
+    pending_bytes: usize,
     rows: usize,
     next_added: i64,
     superseded: BTreeMap<usize, RoaringBitmap>,
@@ -75,6 +76,7 @@ impl Writer {
             segment: None,
             pending: Vec::new(),
             pending_rows: 0,
+            pending_bytes: 0,
             rows: 0,
             superseded: BTreeMap::new(),
             born_superseded: RoaringBitmap::new(),
@@ -91,9 +93,11 @@ impl Writer {
         self.rows
     }
 
-    /// Whether `more` rows still fit into this commit.
-    pub fn has_room(&self, more: usize) -> bool {
-        self.rows == 0 || self.rows + more <= SEGMENT_ROWS
+    /// Whether `rows` more of `bytes` in all still fit into this commit.
+    pub fn has_room(&self, rows: usize, bytes: usize) -> bool {
+        // What is less than a page of rows cannot be written before the segment ends, however long it is.
+        let fits = self.rows + rows <= SEGMENT_ROWS && self.pending_bytes + bytes <= 2 * ROW_GROUP_BYTES;
+        self.rows == 0 || fits
     }
 
     /// Appends rows. `stale` names those of them (by position) that are born superseded: older versions that arrive late.
@@ -111,10 +115,11 @@ impl Writer {
         self.born_superseded.extend(stale.iter().map(|row| self.rows as u32 + row));
         self.rows += count;
         self.pending_rows += count;
+        self.pending_bytes += bytes_of(&rows.batch);
         self.pending.push(rows);
         // The last rows wait for `publish`, which decides their `added`.
-        while self.pending_rows > ROW_GROUP_ROWS {
-            self.write_row_group(ROW_GROUP_ROWS, None)?;
+        while let Some(rows) = full_row_group(self.pending_rows, self.pending_bytes) {
+            self.write_row_group(rows, None)?;
         }
         Ok(())
     }
@@ -144,6 +149,7 @@ impl Writer {
         }
         self.pending = rest;
         self.pending_rows -= rows;
+        self.pending_bytes = self.pending.iter().map(|part| bytes_of(&part.batch)).sum();
         let batch = match taken.as_slice() {
             [one] => one.batch.clone(),
             many => concat_batches(&schema::input_schema(), many.iter().map(|part| &part.batch))?,
@@ -225,6 +231,21 @@ impl Writer {
     }
 }
 
+/// How many of the waiting rows to write as a row group now, if any: full ones, or as many whole pages as there are when the rows are
+/// long. At least one row stays. Rows of a segment are found by dividing by the page size, so only its last row group may end elsewhere.
+pub(super) fn full_row_group(pending_rows: usize, pending_bytes: usize) -> Option<usize> {
+    if pending_rows > ROW_GROUP_ROWS {
+        return Some(ROW_GROUP_ROWS);
+    }
+    let whole_pages = pending_rows.saturating_sub(1) / PAGE_ROWS * PAGE_ROWS;
+    (pending_bytes > ROW_GROUP_BYTES && whole_pages > 0).then_some(whole_pages)
+}
+
+/// Length of a batch's values, whatever buffers they share with others.
+pub fn bytes_of(batch: &RecordBatch) -> usize {
+    batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0)).sum()
+}
+
 fn split(rows: NewRows, at: usize) -> (NewRows, NewRows) {
     let NewRows { batch, mut keys, mut digests } = rows;
     let tail = NewRows {
@@ -266,5 +287,25 @@ pub(super) fn try_lock(store: &Store) -> Result<Option<Lock>, StoreError> {
         Ok(()) => Ok(Some(Lock(Some(file)))),
         Err(std::fs::TryLockError::WouldBlock) => Ok(None),
         Err(std::fs::TryLockError::Error(error)) => Err(StoreError::io("lock", path.display())(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn row_groups_end_on_pages_and_leave_a_row() {
+        let cases = [
+            ((ROW_GROUP_ROWS, 0), None),
+            ((ROW_GROUP_ROWS + 1, 0), Some(ROW_GROUP_ROWS)),
+            ((PAGE_ROWS, ROW_GROUP_BYTES + 1), None),
+            ((PAGE_ROWS + 1, ROW_GROUP_BYTES), None),
+            ((PAGE_ROWS + 1, ROW_GROUP_BYTES + 1), Some(PAGE_ROWS)),
+            ((3 * PAGE_ROWS, ROW_GROUP_BYTES + 1), Some(2 * PAGE_ROWS)),
+        ];
+        for ((rows, bytes), expected) in cases {
+            assert_eq!(full_row_group(rows, bytes), expected, "{rows} rows, {bytes} bytes");
+        }
     }
 }

@@ -11,9 +11,10 @@ use arrow::compute::concat_batches;
 use roaring::RoaringBitmap;
 
 use super::error::StoreError;
-use super::segment::{ROW_GROUP_ROWS, SegmentWriter};
+use super::fs::Storage;
+use super::segment::{ROW_GROUP_BYTES, SegmentWriter};
 use super::snapshot::{SegmentView, Snapshot, write_superseded};
-use super::{Store, commit, gc};
+use super::{SegmentMeta, Store, commit, gc};
 use crate::model::schema;
 use crate::model::time::MICROS_PER_SECOND;
 
@@ -58,7 +59,7 @@ pub(crate) fn compact(store: &Store, options: &CompactOptions) -> Result<Compact
     manifest.version += 1;
     manifest.published = store.now().0;
     manifest.segments.clear();
-    let groups = plan(&snapshot, options);
+    let groups = plan(&snapshot, options, horizon)?;
     if groups.iter().all(|group| !group.rewrite) {
         report.segments_after = report.segments_before;
         return Ok(report);
@@ -70,20 +71,14 @@ pub(crate) fn compact(store: &Store, options: &CompactOptions) -> Result<Compact
             manifest.segments.extend(views.iter().map(|view| view.segment.meta().clone()));
             continue;
         }
-        let mut rewriter = Rewriter {
-            writer: SegmentWriter::create(&storage)?,
-            pending: Vec::new(),
-            superseded: RoaringBitmap::new(),
-            rows: 0,
-        };
+        let mut rewriter = Rewriter::new(&storage);
         for view in views {
             let expired = expired_rows(&snapshot, view, horizon)?;
             report.dropped += expired.len();
             rewriter.add(view, &expired)?;
         }
-        report.rewritten += u64::from(rewriter.rows);
-        let (segment, superseded) = rewriter.finish()?;
-        if let Some(mut meta) = segment {
+        for (mut meta, superseded) in rewriter.finish()? {
+            report.rewritten += meta.rows;
             meta.superseded = write_superseded(&*storage, &meta.id, manifest.version, &superseded)?;
             manifest.segments.push(meta);
         }
@@ -100,7 +95,7 @@ struct Group {
 }
 
 /// Runs of neighbours that together stay within the target; a single segment is rewritten only for what it would drop.
-fn plan(snapshot: &Snapshot, options: &CompactOptions) -> Vec<Group> {
+fn plan(snapshot: &Snapshot, options: &CompactOptions, horizon: i64) -> Result<Vec<Group>, StoreError> {
     let views = snapshot.segments();
     let mut groups = Vec::new();
     let mut start = 0;
@@ -111,12 +106,18 @@ fn plan(snapshot: &Snapshot, options: &CompactOptions) -> Vec<Group> {
             rows += views[end].live_rows();
             end += 1;
         }
-        let much_superseded = |view: &SegmentView| view.superseded.len() * 5 > view.segment.meta().rows;
-        let rewrite = options.all || end - start > 1 || views[start..end].iter().any(much_superseded);
+        let rewrite = options.all || end - start > 1 || drops_much(snapshot, &views[start], horizon)?;
         groups.push(Group { segments: start..end, rewrite });
         start = end;
     }
-    groups
+    Ok(groups)
+}
+
+/// Whether a fifth of the segment would go.
+fn drops_much(snapshot: &Snapshot, view: &SegmentView, horizon: i64) -> Result<bool, StoreError> {
+    let much = |rows: u64| rows * 5 > view.segment.meta().rows;
+    // Counting what has expired means looking up every record; what is not even superseded has not.
+    Ok(much(view.superseded.len()) && much(expired_rows(snapshot, view, horizon)?.len()))
 }
 
 /// Superseded rows whose successor came before the horizon.
@@ -145,14 +146,33 @@ fn expired_rows(snapshot: &Snapshot, view: &SegmentView, horizon: i64) -> Result
     Ok(expired)
 }
 
+/// Writes the rows it is given into as few segments as it can.
 struct Rewriter {
-    writer: SegmentWriter,
-    pending: Vec<(RecordBatch, Vec<u64>, Vec<u64>)>,
+    storage: Arc<dyn Storage>,
+    done: Vec<(SegmentMeta, RoaringBitmap)>,
+    /// The segment being written, its superseded rows, and how many rows it has with those that wait.
+    writer: Option<SegmentWriter>,
     superseded: RoaringBitmap,
     rows: u32,
+    pending: Vec<(RecordBatch, Vec<u64>, Vec<u64>)>,
+    pending_rows: usize,
+    pending_bytes: usize,
 }
 
 impl Rewriter {
+    fn new(storage: &Arc<dyn Storage>) -> Self {
+        Rewriter {
+            storage: Arc::clone(storage),
+            done: Vec::new(),
+            writer: None,
+            superseded: RoaringBitmap::new(),
+            rows: 0,
+            pending: Vec::new(),
+            pending_rows: 0,
+            pending_bytes: 0,
+        }
+    }
+
     fn add(&mut self, view: &SegmentView, expired: &RoaringBitmap) -> Result<(), StoreError> {
         let rows = view.segment.rows();
         let mut keys = vec![(0, 0); rows as usize];
@@ -168,6 +188,10 @@ impl Rewriter {
         let mut kept_rows = kept.iter().cloned().flatten();
         for batch in view.segment.read(&kept, &names, 8_192)? {
             let batch = batch?;
+            if self.pending_bytes > 2 * ROW_GROUP_BYTES {
+                // Rows so long that not even a page of them can wait.
+                self.end_segment()?;
+            }
             let rows: Vec<u32> = kept_rows.by_ref().take(batch.num_rows()).collect();
             for (offset, row) in rows.iter().enumerate() {
                 if view.superseded.contains(*row) {
@@ -175,21 +199,19 @@ impl Rewriter {
                 }
             }
             self.rows += batch.num_rows() as u32;
+            self.pending_rows += batch.num_rows();
+            self.pending_bytes += commit::bytes_of(&batch);
             let of = |row: &u32| keys.get(*row as usize).copied().unwrap_or_default();
             self.pending.push((
                 batch,
                 rows.iter().map(|row| of(row).0).collect(),
                 rows.iter().map(|row| of(row).1).collect(),
             ));
-            while self.pending_rows() > ROW_GROUP_ROWS {
-                self.write(ROW_GROUP_ROWS)?;
+            while let Some(rows) = commit::full_row_group(self.pending_rows, self.pending_bytes) {
+                self.write(rows)?;
             }
         }
         Ok(())
-    }
-
-    fn pending_rows(&self) -> usize {
-        self.pending.iter().map(|(batch, _, _)| batch.num_rows()).sum()
     }
 
     fn write(&mut self, rows: usize) -> Result<(), StoreError> {
@@ -197,22 +219,34 @@ impl Rewriter {
         let keys: Vec<u64> = self.pending.iter().flat_map(|(_, keys, _)| keys.iter().copied()).collect();
         let digests: Vec<u64> = self.pending.iter().flat_map(|(_, _, digests)| digests.iter().copied()).collect();
         self.pending.clear();
-        self.writer.write_row_group(&batch.slice(0, rows), &keys[..rows], &digests[..rows])?;
-        if batch.num_rows() > rows {
-            self.pending.push((
-                batch.slice(rows, batch.num_rows() - rows),
-                keys[rows..].to_vec(),
-                digests[rows..].to_vec(),
-            ));
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            none => none.insert(SegmentWriter::create(&self.storage)?),
+        };
+        writer.write_row_group(&batch.slice(0, rows), &keys[..rows], &digests[..rows])?;
+        self.pending_rows = batch.num_rows() - rows;
+        let rest = batch.slice(rows, self.pending_rows);
+        self.pending_bytes = commit::bytes_of(&rest);
+        if self.pending_rows > 0 {
+            self.pending.push((rest, keys[rows..].to_vec(), digests[rows..].to_vec()));
         }
         Ok(())
     }
 
-    fn finish(mut self) -> Result<(Option<super::SegmentMeta>, RoaringBitmap), StoreError> {
-        let rows = self.pending_rows();
-        if rows > 0 {
-            self.write(rows)?;
+    fn end_segment(&mut self) -> Result<(), StoreError> {
+        if self.pending_rows > 0 {
+            self.write(self.pending_rows)?;
         }
-        Ok((self.writer.finish()?, self.superseded))
+        self.rows = 0;
+        let superseded = std::mem::take(&mut self.superseded);
+        if let Some(meta) = self.writer.take().map(SegmentWriter::finish).transpose()?.flatten() {
+            self.done.push((meta, superseded));
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Vec<(SegmentMeta, RoaringBitmap)>, StoreError> {
+        self.end_segment()?;
+        Ok(self.done)
     }
 }

@@ -10,16 +10,19 @@ use super::{Store, segment};
 /// Manifests beyond this number go even when they are young.
 const MOST_MANIFESTS: usize = 1_000;
 
-/// Runs after a commit, and at start, while the caller holds the write lock: removes manifests older than the snapshot retention, and the
-/// files that only they named. Files of an unfinished commit are named by none and go as well.
+/// Runs after a commit, and at start, while the caller holds the write lock: removes manifests that were replaced longer ago than
+/// snapshots are kept, and the files that only they named. Files of an unfinished commit are named by none and go as well.
 pub(crate) fn collect(store: &Store, newest: &Snapshot) -> Result<(), StoreError> {
     let storage = &**store.storage();
     let versions = Manifest::versions(storage)?;
     let surplus = versions.len().saturating_sub(MOST_MANIFESTS);
     let mut removed = false;
     let mut kept = Vec::new();
-    for (position, (version, age_s)) in versions.into_iter().enumerate() {
-        if version < newest.version() && (position < surplus || age_s > store.options().snapshots_kept_s) {
+    for (position, (version, _)) in versions.iter().copied().enumerate() {
+        // A version counts from when the next one took its place: until then every walk began on it.
+        let replaced_for_s = versions.get(position + 1).map(|(_, age_s)| *age_s);
+        let expired = replaced_for_s.is_some_and(|age_s| age_s >= store.options().snapshots_kept_s);
+        if version < newest.version() && (position < surplus || expired) {
             Manifest::delete(storage, version)?;
             removed = true;
         } else {

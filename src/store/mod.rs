@@ -36,7 +36,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 pub use check::CheckReport;
-pub use commit::{NewRows, Writer};
+pub use commit::{NewRows, Writer, bytes_of};
 pub use compact::{CompactOptions, CompactReport};
 pub use error::StoreError;
 pub use manifest::{Manifest, SegmentMeta};
@@ -253,7 +253,11 @@ impl Store {
             return Ok(current);
         }
         self.shared.last_look_ms.store(elapsed, Ordering::Relaxed);
-        if Manifest::exists(&**self.storage(), current.version() + 1)? { self.reload() } else { Ok(current) }
+        // After a long silence the next version may have been replaced and removed already, and this one with it.
+        let storage = &**self.storage();
+        let overtaken =
+            Manifest::exists(storage, current.version() + 1)? || !Manifest::exists(storage, current.version())?;
+        if overtaken { self.reload() } else { Ok(current) }
     }
 
     /// The newest version as of now.
@@ -272,8 +276,9 @@ impl Store {
         if version == 0 || version > current.version() {
             return Ok(None);
         }
-        if let Some(snapshot) = self.shared.older.lock().get(&version) {
-            return Ok(Some(Arc::clone(snapshot)));
+        if let Some(snapshot) = self.shared.older.lock().get(&version).cloned() {
+            // Its files go when its manifest does.
+            return Ok(Manifest::exists(&**self.storage(), version)?.then_some(snapshot));
         }
         let Some(manifest) = Manifest::load(&**self.storage(), version)? else { return Ok(None) };
         let snapshot = self.snapshot_of(manifest)?;

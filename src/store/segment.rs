@@ -42,6 +42,8 @@ use crate::model::time::Timestamp;
 
 /// Rows of a row group.
 pub const ROW_GROUP_ROWS: usize = 131_072;
+/// A row group that would be longer than about this is written with fewer rows.
+pub(crate) const ROW_GROUP_BYTES: usize = 256 << 20;
 /// Rows of a data page.
 pub const PAGE_ROWS: usize = 1_024;
 /// Most rows of a fresh segment: at one microsecond each, a second of the clock.
@@ -693,6 +695,14 @@ impl SegmentFile {
             .filter(|(_, field)| columns.contains(&field.name().as_str()))
             .map(|(position, _)| position)
             .collect();
+        // Long rows come in shorter batches: a text column of a batch holds at most 2 GiB.
+        let longest_row = groups.iter().map(|group| {
+            let group = self.metadata.metadata().row_group(*group);
+            let bytes: i64 =
+                wanted.iter().filter_map(|at| group.columns().get(*at)).map(|c| c.uncompressed_size()).sum();
+            bytes as usize / (group.num_rows() as usize).max(1)
+        });
+        let batch_rows = batch_rows.min(ROW_GROUP_BYTES / longest_row.max().unwrap_or(0).max(1)).max(1);
         let mask = ProjectionMask::roots(self.metadata.parquet_schema(), wanted);
         ParquetRecordBatchReaderBuilder::new_with_metadata(SharedFile(Arc::clone(self)), self.metadata.clone())
             .with_projection(mask)

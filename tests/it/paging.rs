@@ -276,6 +276,51 @@ fn an_object_by_id_is_found_only_in_its_collection() {
     }
 }
 
+/// An object that is there and that the filters leave nothing of is an empty page; one that is not there is unknown, in whatever form
+/// it is asked for.
+#[test]
+fn a_missing_object_is_not_an_empty_page() {
+    let temp = temp_store();
+    let mut expired = indicator("IP", "1.1.1.1", 1, &[]);
+    expired["expiration"] = json!("2024-02-01T00:00:00Z");
+    import(&temp.store, &[indicator("IP", "8.8.8.8", 1, &[]), expired]);
+    let feed = OneCollection::new(&temp.store, &spec("c", "type:IP and expirationStatus:active"));
+    let (there, gone) =
+        ("ipv4-addr--2f689bf9-0ff2-545f-aa61-e495eb8cecc7", "ipv4-addr--cbd67181-b9f8-595b-8bc3-3971e34fa1cc");
+    let filters = [
+        Filters::default(),
+        Filters { spec_versions: vec!["2.0".into()], ..Filters::default() },
+        Filters { versions: Versions::All, ..Filters::default() },
+        Filters { added_after: Some(Timestamp::now()), ..Filters::default() },
+    ];
+    for (filters, objects) in filters.into_iter().zip([1, 0, 1, 0]) {
+        for shape in [Shape::Objects, Shape::Versions] {
+            let ask = |id: &str| {
+                let request =
+                    PageRequest { object: Some(id.to_owned()), filters: filters.clone(), ..PageRequest::default() };
+                feed.request(shape, request)
+            };
+            assert_eq!(ask(there).unwrap().objects.len(), objects, "{shape:?} {filters:?}");
+            assert!(matches!(ask(gone), Err(FeedError::UnknownObject { .. })), "{shape:?} {filters:?}");
+        }
+    }
+}
+
+#[test]
+fn long_filters_fit_their_cursor_or_are_refused_at_once() {
+    let temp = temp_store();
+    import(&temp.store, &(0..9).map(|n| indicator("IP", &format!("198.51.100.{n}"), 1, &[])).collect::<Vec<_>>());
+    let feed = OneCollection::new(&temp.store, &spec("all", ""));
+    let everything = feed.walk(Shape::Objects, &Filters::default(), None);
+    let mut ids: Vec<String> = everything.iter().map(|object| object["id"].as_str().unwrap().to_owned()).collect();
+    ids.extend((0..700u128).map(|n| format!("domain-name--{}", uuid::Uuid::from_u128(n))));
+    let filters = Filters { ids, ..Filters::default() };
+    assert_eq!(feed.walk(Shape::Objects, &filters, Some(2)), everything);
+    let long = (0..2_000).map(|n| format!("x-type-number-{n}")).collect();
+    let request = PageRequest { filters: Filters { types: long, ..Filters::default() }, ..PageRequest::default() };
+    assert!(matches!(feed.request(Shape::Objects, request), Err(FeedError::FiltersTooLong { .. })));
+}
+
 #[test]
 fn cursors_are_held_to_their_walk() {
     let temp = temp_store();

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use serde_json::json;
 use taxiway::feed::api::{Filters, Shape};
+use taxiway::ingest::{self, DecodeOptions, Importer, Input};
 use taxiway::model::time::Timestamp;
 use taxiway::store::{CompactOptions, Store, StoreError, StoreOptions};
 
@@ -94,6 +95,10 @@ fn importing_again_writes_only_what_changed() {
             }),
             (0, 1, 0),
         ),
+        ("no tag any more", with(|d| d["CustomFields"]["tags"] = json!([])), (0, 1, 0)),
+        ("an incident more", with(|d| d["investigationIDs"] = json!(["55"])), (0, 1, 0)),
+        ("no incidents", with(|d| d["investigationIDs"] = json!([])), (0, 0, 1)),
+        ("a comment", with(|d| d["comments"] = json!([{"content": "seen"}])), (0, 1, 0)),
         ("another type", with(|d| d["indicator_type"] = json!("CIDR")), (1, 0, 0)),
     ];
     for (name, second, expected) in cases {
@@ -118,6 +123,8 @@ fn repetitions_within_one_input_are_merged() {
     let records: Vec<_> = (0..100)
         .map(|n| {
             let mut document = indicator("IP", "198.51.100.1", 1, &[&format!("tag{n}")]);
+            // Of as many systems.
+            document["id"] = json!(n.to_string());
             document["sourceBrands"] = json!([format!("brand{}", n % 3)]);
             document["firstSeen"] = json!(format!("2024-01-{:02}T00:00:00Z", 28 - n % 28));
             document
@@ -133,6 +140,113 @@ fn repetitions_within_one_input_are_merged() {
     let objects = feed.walk(Shape::Objects, &Filters::default(), None);
     assert_eq!(objects.len(), 1);
     assert_eq!(objects[0]["labels"].as_array().unwrap().len(), 100);
+}
+
+fn matching(store: &Store, query: &str) -> Vec<String> {
+    values(&OneCollection::new(store, &spec(query, query)).walk(Shape::Objects, &Filters::default(), None))
+}
+
+/// A document is the whole state of an indicator: what it no longer says is gone, what others said stays.
+#[test]
+fn a_fresher_document_takes_away_what_it_no_longer_says() {
+    let temp = temp_store();
+    let mut document = indicator("IP", "198.51.100.1", 2, &["pending_review", "kept"]);
+    document["CustomFields"]["description"] = json!("old");
+    document["CustomFields"]["foo"] = json!("bar");
+    document["sourceBrands"] = json!(["First"]);
+    import(&temp.store, &[document.clone()]);
+    let list = "type,value,tags,source,my_note\nIP,198.51.100.1,from_list,Other,kept note\n";
+    assert_eq!(import_text(&temp.store, "list.csv", list).changed, 1);
+    document["CustomFields"] = json!({ "tags": ["kept", "approved"], "fresh": 1 });
+    document["modified"] = json!("2024-06-01T00:00:00Z");
+    assert_eq!(import(&temp.store, &[document.clone()]).changed, 1);
+    let found = ["198.51.100.1".to_owned()];
+    for query in
+        ["tags:kept", "tags:approved", "tags:from_list", "mynote:\"kept note\"", "fresh:1", "sourceBrands:Other"]
+    {
+        assert_eq!(matching(&temp.store, query), found, "{query}");
+    }
+    for query in ["tags:pending_review", "foo:bar", "description:old"] {
+        assert!(matching(&temp.store, query).is_empty(), "{query}");
+    }
+    assert_eq!(import(&temp.store, &[document]).unchanged, 1);
+    assert_eq!(import_text(&temp.store, "list.csv", list).unchanged, 1);
+}
+
+#[test]
+fn queries_see_what_only_the_document_says() {
+    let temp = temp_store();
+    let mut document = indicator("IP", "198.51.100.1", 2, &[]);
+    document["investigationIDs"] = json!([]);
+    import(&temp.store, &[document.clone()]);
+    assert!(matching(&temp.store, "investigationsCount:>0").is_empty());
+    document["investigationIDs"] = json!(["55"]);
+    import(&temp.store, &[document]);
+    assert_eq!(matching(&temp.store, "investigationsCount:>0"), ["198.51.100.1"]);
+}
+
+#[test]
+fn an_object_without_versions_is_what_was_said_last() {
+    let temp = temp_store();
+    let file = |name: &str| json!({"type": "file", "spec_version": "2.1", "id": "file--5a9d7a3c-7f6f-5b5e-9d2c-111111111111", "name": name});
+    for (name, changes) in [("a", (1, 0)), ("b", (0, 1)), ("a", (0, 1)), ("a", (0, 0))] {
+        let summary = import(&temp.store, &[file(name)]);
+        assert_eq!((summary.new, summary.changed), changes);
+        let feed = OneCollection::new(&temp.store, &spec("all", ""));
+        assert_eq!(feed.walk(Shape::Objects, &Filters::default(), None), [file(name)]);
+    }
+}
+
+#[test]
+fn a_default_verdict_is_for_records_without_one() {
+    let temp = temp_store();
+    import(&temp.store, &[indicator("IP", "198.51.100.1", 3, &[])]);
+    let text = "198.51.100.1\n198.51.100.2\n";
+    let input = Input::from_reader("list.txt", None, std::io::Cursor::new(text)).unwrap();
+    let mut importer = Importer::new(&temp.store, false).with_default_score(Some(1));
+    let options = DecodeOptions::new(Arc::clone(temp.store.ids()));
+    ingest::decode(input, &options, |parsed| importer.push(parsed).map(|_| ())).unwrap();
+    let summary = importer.finish().unwrap();
+    assert_eq!((summary.new, summary.changed, summary.unchanged), (1, 0, 1));
+    assert_eq!(matching(&temp.store, "score:3"), ["198.51.100.1"]);
+    assert_eq!(matching(&temp.store, "score:1"), ["198.51.100.2"]);
+}
+
+/// A version counts its hour from when it was replaced: a walk that began just before a commit has all of it.
+#[test]
+fn walks_outlive_commits_even_after_a_quiet_day() {
+    let temp = temp_store();
+    let documents =
+        |score| -> Vec<_> { (0..20).map(|n| indicator("Domain", &format!("h{n}.example.com"), score, &[])).collect() };
+    import(&temp.store, &documents(1));
+    let yesterday = std::time::SystemTime::now() - std::time::Duration::from_secs(86_400);
+    for manifest in files(&temp.folder.path().join("manifest"), ".json") {
+        std::fs::File::options().append(true).open(manifest).unwrap().set_modified(yesterday).unwrap();
+    }
+    let store = Store::open(options(temp.folder.path())).unwrap();
+    let feed = OneCollection::new(&store, &spec("all", ""));
+    let first = feed.page(None, None, Some(5));
+    import(&temp.store, &documents(2)[10..]);
+    let mut seen = values(&first.objects);
+    seen.extend(values(&feed.page(None, first.next.as_deref(), None).objects));
+    assert_eq!(seen.len(), 20, "{seen:?}");
+}
+
+/// A server that nobody asked for hours must not stay on a version whose successors have come and gone.
+#[test]
+fn a_store_that_slept_finds_the_newest_version() {
+    let temp = temp_store();
+    import(&temp.store, &[indicator("Domain", "h0.example.com", 1, &[])]);
+    let sleeper = Store::open(options(temp.folder.path())).unwrap();
+    let other = Store::open(StoreOptions { snapshots_kept_s: 0, ..options(temp.folder.path()) }).unwrap();
+    for n in 1..4 {
+        import(&other, &[indicator("Domain", &format!("h{n}.example.com"), 1, &[])]);
+    }
+    let began = std::time::Instant::now();
+    while sleeper.snapshot().unwrap().version() < 4 {
+        assert!(began.elapsed().as_secs() < 20, "it stays on version {}", sleeper.snapshot().unwrap().version());
+        std::thread::yield_now();
+    }
 }
 
 fn indicator_spec() -> taxiway::feed::collection::CollectionSpec {
