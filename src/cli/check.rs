@@ -16,7 +16,7 @@ pub(super) struct CheckArgs {
     place: Place,
     /// Form of the result.
     #[arg(long, value_enum, default_value = "table", value_name = "FORMAT")]
-    output: output::Format,
+    output: output::Form,
 }
 
 pub(super) fn run(args: &CheckArgs) -> Result<Outcome, CliError> {
@@ -25,7 +25,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<Outcome, CliError> {
     let store = Store::open(store_options(&config))?;
     let report = store.check(|path| tracing::info!(path, "checking"))?;
     let problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
-    if args.output == output::Format::Table {
+    if args.output == output::Form::Table {
         problems.iter().for_each(|problem| complain(&format!("error: {problem}")));
         let verdict = if problems.is_empty() { "ok" } else { "damaged" };
         say(&format!(

@@ -1,12 +1,13 @@
 //! `taxiway collections`.
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::output::{self, grouped, say};
 use super::place::{Place, catalog, start_log, store_options};
 use super::{CliError, Outcome};
 use crate::feed::api::Feed;
+use crate::feed::collection::Collection;
 use crate::feed::{FeedOptions, StoreFeed};
 use crate::store::Store;
 
@@ -16,9 +17,9 @@ use crate::store::Store;
 pub(super) struct CollectionsArgs {
     #[command(flatten)]
     place: Place,
-    /// Form of the result; json gives the collection resources.
+    /// Form of the result; json gives the collection resources as the server does, without queries under `hide_query`.
     #[arg(long, value_enum, default_value = "table", value_name = "FORMAT")]
-    output: output::Format,
+    output: output::Form,
 }
 
 pub(super) fn run(args: &CollectionsArgs) -> Result<Outcome, CliError> {
@@ -29,12 +30,8 @@ pub(super) fn run(args: &CollectionsArgs) -> Result<Outcome, CliError> {
     let mut rows = Vec::new();
     let mut resources = Vec::new();
     for collection in feed.catalog().iter() {
-        resources.push(json!({
-            "id": collection.id, "title": collection.title, "description": collection.description.clone().unwrap_or_default(),
-            "query": collection.query_text, "can_read": true, "can_write": false,
-            "media_types": ["application/stix+json;version=2.1"],
-        }));
-        if args.output == output::Format::Table {
+        resources.push(resource(collection));
+        if args.output == output::Form::Table {
             let count = feed.count_blocking(collection)?;
             rows.push(vec![
                 collection.title.clone(),
@@ -45,10 +42,26 @@ pub(super) fn run(args: &CollectionsArgs) -> Result<Outcome, CliError> {
             ]);
         }
     }
-    if args.output == output::Format::Table {
+    if args.output == output::Form::Table {
         say(&output::table(&["title", "id", "objects", "alias", "query"], &rows))?;
     } else {
         say(&serde_json::to_string_pretty(&resources)?)?;
     }
     Ok(Outcome::Done)
+}
+
+/// What the server answers for the collection: keys without a value are absent, and so is a query that it hides.
+fn resource(collection: &Collection) -> Value {
+    let mut resource = json!({
+        "id": collection.id, "title": collection.title, "can_read": true, "can_write": false,
+        "media_types": ["application/stix+json;version=2.1"],
+    });
+    let query = Some(&collection.query_text).filter(|_| !collection.hide_query);
+    let description = collection.description.as_ref().filter(|text| !text.is_empty());
+    for (key, value) in [("description", description), ("alias", collection.alias.as_ref()), ("query", query)] {
+        if let Some(value) = value {
+            resource[key] = json!(value);
+        }
+    }
+    resource
 }

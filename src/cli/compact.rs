@@ -1,8 +1,9 @@
 //! `taxiway compact`.
 
 use clap::Args;
+use serde_json::json;
 
-use super::output::{grouped, say};
+use super::output::{self, grouped, say};
 use super::place::{Place, start_log, store_options};
 use super::{CliError, Outcome};
 use crate::store::{CompactOptions, Store};
@@ -18,6 +19,9 @@ pub(super) struct CompactArgs {
     /// Rewrite every segment.
     #[arg(long)]
     all: bool,
+    /// Form of the result.
+    #[arg(long, value_enum, default_value = "table", value_name = "FORMAT")]
+    output: output::Form,
 }
 
 pub(super) fn run(args: &CompactArgs) -> Result<Outcome, CliError> {
@@ -25,6 +29,14 @@ pub(super) fn run(args: &CompactArgs) -> Result<Outcome, CliError> {
     start_log(&config, Some("warn"));
     let store = Store::open(store_options(&config))?;
     let report = store.compact(&CompactOptions { all: args.all, ..CompactOptions::default() })?;
+    if args.output == output::Form::Json {
+        let text = json!({
+            "segments_before": report.segments_before, "segments_after": report.segments_after,
+            "rewritten": report.rewritten, "dropped": report.dropped,
+        });
+        say(&text.to_string())?;
+        return Ok(Outcome::Done);
+    }
     say(&format!(
         "{} segments became {}; {} rows rewritten, {} superseded ones dropped",
         report.segments_before,

@@ -1,17 +1,20 @@
 //! `taxiway config`: look at a configuration without starting anything.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::place::{Place, users};
 use crate::config::{Config, ConfigError};
 use crate::feed::collection::CollectionSpec;
+use crate::serve::auth::Admission;
 
 /// Look at the configuration.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  taxiway config check --config /etc/taxiway/taxiway.toml")]
-pub(crate) struct ConfigArgs {
+pub(super) struct ConfigArgs {
+    #[command(flatten)]
+    place: Place,
     #[command(subcommand)]
     action: Action,
 }
@@ -19,16 +22,15 @@ pub(crate) struct ConfigArgs {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Report every problem of a configuration, or that it has none.
-    Check {
-        /// Configuration file [default: taxiway.toml where there is one].
-        #[arg(long, value_name = "FILE", env = "TAXIWAY_CONFIG")]
-        config: Option<PathBuf>,
-    },
+    ///
+    /// Reads what a server would: the file, the TAXIWAY_… variables, certificate and key, the users. Opens no store and
+    /// no port; `taxiway serve --check` looks at the store as well.
+    Check,
 }
 
 /// Why the command failed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ConfigCommandError {
+pub(super) enum ConfigCommandError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error("write to standard output")]
@@ -36,17 +38,17 @@ pub(crate) enum ConfigCommandError {
 }
 
 /// Runs the command. Problems come back as the error, all of them in its text.
-pub(crate) fn run(args: ConfigArgs) -> Result<(), ConfigCommandError> {
-    let Action::Check { config } = args.action;
-    let config = Config::load(config.as_deref())?;
-    let said = summary(&config) + &doubts(&config.collections);
+pub(super) fn run(args: &ConfigArgs) -> Result<(), ConfigCommandError> {
+    let Action::Check = args.action;
+    let (config, admission) = args.place.server_config()?;
+    let said = summary(&config, &admission) + &doubts(&config.collections);
     match io::stdout().lock().write_all(said.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(|source| ConfigCommandError::Output { source }),
     }
 }
 
-fn summary(config: &Config) -> String {
+fn summary(config: &Config, admission: &Admission) -> String {
     let file = config.file.as_deref().map_or_else(|| "no file, defaults".to_owned(), |file| file.display().to_string());
     let scheme = if config.serve.tls.is_some() { "https" } else { "http" };
     let listen = config.serve.listen;
@@ -54,7 +56,7 @@ fn summary(config: &Config) -> String {
     format!(
         "ok: {file}\nstore        {}\nusers        {}\nAPI root     {scheme}://{listen}/{root}/\ncollections  {}\n",
         config.store.location.display(),
-        config.serve.auth.users.display(),
+        users(config, admission),
         config.collections.len(),
     )
 }

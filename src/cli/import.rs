@@ -1,7 +1,7 @@
 //! `taxiway import`.
 
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,23 +14,29 @@ use serde_json::json;
 use super::output::{self, complain, grouped, say};
 use super::place::{Place, start_log, store_options};
 use super::{CliError, Outcome};
+use crate::config::Config;
 use crate::ingest::{self, DecodeError, DecodeOptions, Format, Importer, Input, InputSpec, Reject, Summary};
+use crate::model::kind::XSOAR_TYPES;
 use crate::store::{Store, StoreError};
 
 /// A plain progress line is printed this often where there is no terminal.
 const PLAIN_PROGRESS: Duration = Duration::from_secs(10);
+/// Rejected records of an input that a dry run shows.
+const REJECTS_SHOWN: usize = 5;
 
 /// Import indicators and STIX objects from files or standard input.
 ///
 /// Takes XSOAR indicator documents (NDJSON, JSON array, search response), STIX 2.x bundles and objects, CSV with a header, and
 /// plain lists of values; each of them plain, gzip or zstd. What is already in the store is updated; what says nothing new is not written.
-/// Records that cannot be taken go to FILE.rejected.ndjson with line and reason; the rest is imported.
+/// Records that cannot be taken go to FILE.rejected.ndjson with line and reason, which only its owner may read; the
+/// rest is imported. When all of FILE can be taken, the FILE.rejected.ndjson of an earlier import is removed.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  taxiway import export.ndjson.gz\n  taxiway import 'feeds/*.json' --source 'My Feed'\n  curl -s https://example.org/list.txt | taxiway import - --type IP --source Example"
 )]
 pub(super) struct ImportArgs {
-    /// Files, glob patterns, or `-` for standard input.
+    /// Files; folders, which stand for the files right inside them; glob patterns; or `-` for standard input. Hidden
+    /// files of folders and the *.rejected.ndjson of imports are left out; files inside the store are refused.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
     #[command(flatten)]
@@ -38,8 +44,10 @@ pub(super) struct ImportArgs {
     /// What the inputs are, instead of telling it from their content: xsoar, stix, csv or list.
     #[arg(long, value_name = "FORMAT")]
     format: Option<Format>,
-    /// Type of the values of lists and tables, instead of telling it from the value: an XSOAR type such as `IP`.
-    #[arg(long = "type", value_name = "TYPE")]
+    /// Type of the values of lists and tables, instead of telling it from the value: an XSOAR type such as `IP`, or
+    /// another usual name of one such as `hostname`. Records of types of your own come in documents, or in tables with
+    /// a column `type`.
+    #[arg(long = "type", value_name = "TYPE", value_parser = known_type)]
     default_type: Option<String>,
     /// Source of records that name none (`sourceBrands` in queries).
     #[arg(long, value_name = "NAME")]
@@ -53,7 +61,7 @@ pub(super) struct ImportArgs {
     /// CSV column to field, `COLUMN=FIELD`; may be repeated.
     #[arg(long = "map", value_name = "COLUMN=FIELD", value_parser = mapping)]
     columns: Vec<(String, String)>,
-    /// Say what would be done, and write nothing.
+    /// Say what would be done, and write nothing: no store, no reject file. Some rejected records are shown instead.
     #[arg(long)]
     dry_run: bool,
     /// Stop at the first record that cannot be taken.
@@ -61,7 +69,7 @@ pub(super) struct ImportArgs {
     strict: bool,
     /// Form of the summary.
     #[arg(long, value_enum, default_value = "table", value_name = "FORMAT")]
-    output: output::Format,
+    output: output::Form,
 }
 
 fn mapping(text: &str) -> Result<(String, String), String> {
@@ -69,6 +77,20 @@ fn mapping(text: &str) -> Result<(String, String), String> {
         Some((column, field)) if !column.is_empty() && !field.is_empty() => Ok((column.to_owned(), field.to_owned())),
         _ => Err("write it as COLUMN=FIELD, for example `IOC=value`".to_owned()),
     }
+}
+
+/// A list of a misspelt type would be stored and never be served, and a store forgets nothing: better to ask again.
+fn known_type(name: &str) -> Result<String, String> {
+    if ingest::knows_type(name) {
+        return Ok(name.to_owned());
+    }
+    let likeness = |known: &str| strsim::jaro_winkler(&known.to_lowercase(), &name.to_lowercase());
+    let known: Vec<&str> = XSOAR_TYPES.iter().map(|(known, _)| *known).collect();
+    let nearest = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    Err(match nearest.filter(|nearest| likeness(nearest) > 0.8) {
+        Some(nearest) => format!("did you mean `{nearest}`?"),
+        None => format!("types are: {}", known.join(", ")),
+    })
 }
 
 /// Why an input was given up.
@@ -85,9 +107,18 @@ enum Stop {
 pub(super) fn run(args: &ImportArgs) -> Result<Outcome, CliError> {
     let config = args.place.config()?;
     start_log(&config, Some("warn"));
-    let inputs = ingest::expand(&args.files)?;
-    let store = Store::open_or_create(store_options(&config))?;
-    store.remove_orphans()?;
+    let inputs = without_rejects(ingest::expand(&args.files)?);
+    if inputs.is_empty() {
+        return Err("there is nothing to import; name files of records".into());
+    }
+    refuse_secrets(&inputs, &config)?;
+    let store = if args.dry_run {
+        Store::open_or_imagine(store_options(&config))?
+    } else {
+        let store = Store::open_or_create(store_options(&config))?;
+        store.remove_orphans()?;
+        store
+    };
     let options = DecodeOptions {
         format: args.format,
         default_type: args.default_type.clone(),
@@ -101,10 +132,17 @@ pub(super) fn run(args: &ImportArgs) -> Result<Outcome, CliError> {
     let mut failures = 0;
     let mut reject_files = Vec::new();
     for spec in &inputs {
-        let mut rejects = RejectFile::beside(spec);
+        let mut rejects = if args.dry_run { Rejects::shown() } else { Rejects::File(RejectFile::beside(spec)) };
+        let before = (importer.summary().read, importer.summary().rejected);
         let outcome = import_one(spec, &options, args.strict, &mut importer, &mut rejects);
-        reject_files.extend(rejects.finish()?);
+        reject_files.extend(rejects.finish(spec, outcome.is_ok())?);
+        let read = importer.summary().read - before.0;
         match outcome {
+            // Most likely it is no input at all, and whatever made it needs to hear of that.
+            Ok(()) if read > 0 && importer.summary().rejected - before.1 == read => {
+                failures += 1;
+                complain(&format!("error: {spec}: none of its {} records could be taken", grouped(read)));
+            }
             Ok(()) => {}
             // The store's own failures end everything; an unreadable input only itself.
             Err(DecodeError::Sink(stop @ (Stop::Store(_) | Stop::Rejects { .. }))) => return Err(stop.into()),
@@ -127,17 +165,18 @@ fn import_one(
     options: &DecodeOptions,
     strict: bool,
     importer: &mut Importer,
-    rejects: &mut RejectFile,
+    rejects: &mut Rejects,
 ) -> Result<(), DecodeError<Stop>> {
     let input = Input::open(spec)?;
     let progress = Progress::new(&spec.to_string(), input.size(), input.consumed(), importer.summary().read);
     let result = ingest::decode(input, options, |parsed| {
         let rejected = importer.push(parsed)?;
-        for reject in &rejected {
-            rejects.write(reject)?;
+        let first = rejected.first().map(|first| (first.line, first.reason.clone()));
+        for reject in rejected {
+            rejects.take(reject)?;
         }
-        if let Some(first) = rejected.first().filter(|_| strict) {
-            return Err(Stop::Strict { line: first.line, reason: first.reason.clone() });
+        if let Some((line, reason)) = first.filter(|_| strict) {
+            return Err(Stop::Strict { line, reason });
         }
         progress.show(importer.summary().read);
         Ok(())
@@ -146,23 +185,129 @@ fn import_one(
     result
 }
 
+/// The inputs but for files of rejected records, which a shell's `*` gives as well.
+fn without_rejects(inputs: Vec<InputSpec>) -> Vec<InputSpec> {
+    let is_input = |spec: &InputSpec| match spec {
+        InputSpec::File(path) if path.to_string_lossy().ends_with(REJECTED_SUFFIX) && holds_rejects(path) => {
+            complain(&format!("skipped `{}`: it holds the rejected records of an import", path.display()));
+            false
+        }
+        _ => true,
+    };
+    inputs.into_iter().filter(is_input).collect()
+}
+
+/// A store's files and those with passwords and keys are no inputs: what is in them would be copied into reject files.
+fn refuse_secrets(inputs: &[InputSpec], config: &Config) -> Result<(), CliError> {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    let store = real(&config.store.location);
+    let key = config.serve.tls.as_ref().map(|tls| tls.key.as_path());
+    let secrets: Vec<PathBuf> =
+        [Some(config.serve.auth.users.as_path()), key].into_iter().flatten().filter_map(real).collect();
+    for spec in inputs {
+        // What does not exist is said when it is opened.
+        let InputSpec::File(path) = spec else { continue };
+        let Some(found) = real(path) else { continue };
+        let (path, location) = (path.display(), config.store.location.display());
+        if store.as_ref().is_some_and(|store| found.starts_with(store)) {
+            return Err(format!(
+                "`{path}` lies inside the store `{location}`, whose files are no inputs; name the files to import, and \
+                 keep them elsewhere"
+            )
+            .into());
+        }
+        if secrets.contains(&found) {
+            return Err(
+                format!("`{path}` holds the server's users or its private key; name the files to import").into()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What a file of rejected records begins with; the number of the line follows.
+const REJECT_START: &str = "{\"line\":";
+const REJECTED_SUFFIX: &str = ".rejected.ndjson";
+
+/// Whether we wrote that file of rejected records; it may be cut off anywhere, by a kill.
+fn holds_rejects(path: &Path) -> bool {
+    if !std::fs::symlink_metadata(path).is_ok_and(|facts| facts.is_file()) {
+        return false;
+    }
+    let mut start = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(REJECT_START.len() as u64).read_to_end(&mut start));
+    read.is_ok() && REJECT_START.as_bytes().starts_with(&start)
+}
+
+/// A new file that only its owner may read, in place of an earlier one of ours: rejected lines may be anything.
+fn create_rejects(path: &Path) -> io::Result<File> {
+    if holds_rejects(path) {
+        std::fs::remove_file(path)?;
+    }
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => io::Error::other("it holds something else; move it away"),
+        _ => error,
+    })
+}
+
+/// What becomes of rejected records.
+enum Rejects {
+    /// They are kept.
+    File(RejectFile),
+    /// In a dry run: the first of them are shown.
+    Shown { first: Vec<Reject>, more: u64 },
+}
+
+impl Rejects {
+    fn shown() -> Self {
+        Rejects::Shown { first: Vec::new(), more: 0 }
+    }
+
+    fn take(&mut self, reject: Reject) -> Result<(), Stop> {
+        match self {
+            Rejects::File(file) => return file.write(&reject),
+            Rejects::Shown { first, .. } if first.len() < REJECTS_SHOWN => first.push(reject),
+            Rejects::Shown { more, .. } => *more += 1,
+        }
+        Ok(())
+    }
+
+    /// The file, if there is one.
+    fn finish(self, spec: &InputSpec, all_read: bool) -> Result<Option<PathBuf>, Stop> {
+        let (first, more) = match self {
+            Rejects::File(file) => return file.finish(all_read),
+            Rejects::Shown { first, more } => (first, more),
+        };
+        for reject in first {
+            complain(&format!("{spec}, line {}: {}", reject.line, reject.reason));
+        }
+        if more > 0 {
+            complain(&format!("{spec}: {} more would be rejected", grouped(more)));
+        }
+        Ok(None)
+    }
+}
+
 /// `<input>.rejected.ndjson`, made when the first record is rejected.
 struct RejectFile {
     path: PathBuf,
+    /// Whether a file of that name can only be of the same input.
+    of_input: bool,
     file: Option<BufWriter<File>>,
 }
 
 impl RejectFile {
     fn beside(spec: &InputSpec) -> Self {
-        let path = match spec {
-            InputSpec::File(path) => {
-                let mut name = path.as_os_str().to_owned();
-                name.push(".rejected.ndjson");
-                PathBuf::from(name)
-            }
-            InputSpec::Stdin => PathBuf::from("stdin.rejected.ndjson"),
+        let mut name = match spec {
+            InputSpec::File(path) => path.as_os_str().to_owned(),
+            InputSpec::Stdin => "stdin".into(),
         };
-        RejectFile { path, file: None }
+        name.push(REJECTED_SUFFIX);
+        RejectFile { path: PathBuf::from(name), of_input: *spec != InputSpec::Stdin, file: None }
     }
 
     fn failed(&self) -> impl FnOnce(io::Error) -> Stop + use<> {
@@ -171,31 +316,26 @@ impl RejectFile {
     }
 
     fn write(&mut self, reject: &Reject) -> Result<(), Stop> {
-        let failed = self.failed();
+        let (failed, failed_to_write) = (self.failed(), self.failed());
         let file = match &mut self.file {
             Some(file) => file,
-            none => {
-                let file = File::create(&self.path).map_err(self_failed(&self.path))?;
-                none.insert(BufWriter::new(file))
-            }
+            none => none.insert(BufWriter::new(create_rejects(&self.path).map_err(failed)?)),
         };
         let line = json!({ "line": reject.line, "reason": reject.reason, "record": reject.text });
-        writeln!(file, "{line}").map_err(failed)
+        writeln!(file, "{line}").map_err(failed_to_write)
     }
 
-    /// The path, if anything was written.
-    fn finish(self) -> Result<Option<PathBuf>, Stop> {
+    /// The path, if anything was written. What an earlier import wrote is out of date once all of the input was taken.
+    fn finish(self, all_read: bool) -> Result<Option<PathBuf>, Stop> {
         let failed = self.failed();
         match self.file {
             Some(mut file) => file.flush().map_err(failed).map(|()| Some(self.path)),
+            None if all_read && self.of_input && holds_rejects(&self.path) => {
+                std::fs::remove_file(&self.path).map_err(failed).map(|()| None)
+            }
             None => Ok(None),
         }
     }
-}
-
-fn self_failed(path: &Path) -> impl FnOnce(io::Error) -> Stop + use<> {
-    let path = path.display().to_string();
-    move |source| Stop::Rejects { path, source }
 }
 
 /// A bar on a terminal, a line now and then elsewhere.
@@ -265,7 +405,7 @@ fn report(
     inputs: usize,
 ) -> Result<(), CliError> {
     let seconds = took.as_secs_f64();
-    if args.output != output::Format::Table {
+    if args.output != output::Form::Table {
         let text = json!({
             "inputs": inputs, "failed_inputs": failures, "read": summary.read, "new": summary.new, "changed": summary.changed,
             "unchanged": summary.unchanged, "rejected": summary.rejected, "bytes": summary.bytes, "seconds": seconds,

@@ -19,7 +19,7 @@ pub(super) struct InfoArgs {
     place: Place,
     /// Form of the result.
     #[arg(long, value_enum, default_value = "table", value_name = "FORMAT")]
-    output: output::Format,
+    output: output::Form,
 }
 
 pub(super) fn run(args: &InfoArgs) -> Result<Outcome, CliError> {
@@ -42,7 +42,7 @@ pub(super) fn run(args: &InfoArgs) -> Result<Outcome, CliError> {
         }
     }
     let last_change = (snapshot.version() > 0).then(|| Timestamp(snapshot.manifest().published).to_string());
-    if args.output == output::Format::Table {
+    if args.output == output::Form::Table {
         let lines = [
             ("title", config.serve.title.clone()),
             ("API root", root),

@@ -73,8 +73,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Info(args) => info::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Compact(args) => compact::run(&args),
-        Command::User(args) => user::run(args).map(|()| Outcome::Done).map_err(Into::into),
-        Command::Config(args) => config::run(args).map(|()| Outcome::Done).map_err(Into::into),
+        Command::User(args) => user::run(&args).map(|()| Outcome::Done).map_err(Into::into),
+        Command::Config(args) => config::run(&args).map(|()| Outcome::Done).map_err(Into::into),
     };
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,

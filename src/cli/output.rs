@@ -1,19 +1,33 @@
 //! What commands print: results to standard output, everything else to standard error.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
 use clap::ValueEnum;
 
-/// Form of printed data.
+/// Form of printed records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     /// For people.
     Table,
     /// For programs: one JSON document, or one object a line where there may be many.
     Json,
-    /// Comma-separated, with a header.
+    /// Comma-separated, with a header also where there are no rows. The items of a list are one cell, with `;` between
+    /// them; a `;` or `\` in an item has a `\` before it.
     Csv,
+}
+
+/// Form of what is no table of records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Form {
+    /// For people.
+    Table,
+    /// For programs: one JSON document.
+    Json,
 }
 
 /// Prints to standard output.
@@ -72,8 +86,14 @@ pub(super) struct Batches {
 }
 
 impl Batches {
-    pub(super) fn new(format: Format) -> Self {
-        Batches { format, printed: 0, header_done: false }
+    /// Begins to print rows of that schema.
+    pub(super) fn begin(format: Format, schema: SchemaRef) -> Result<Self, super::CliError> {
+        let mut batches = Batches { format, printed: 0, header_done: false };
+        if format == Format::Csv {
+            // The header, even if no row follows.
+            batches.print(&RecordBatch::new_empty(schema))?;
+        }
+        Ok(batches)
     }
 
     pub(super) fn print(&mut self, batch: &RecordBatch) -> Result<(), super::CliError> {
@@ -92,7 +112,7 @@ impl Batches {
             }
             Format::Csv => {
                 let mut writer = arrow::csv::WriterBuilder::new().with_header(!self.header_done).build(&mut out);
-                writer.write(batch)?;
+                writer.write(&flat(batch)?)?;
                 self.header_done = true;
             }
         }
@@ -106,9 +126,78 @@ impl Batches {
     }
 }
 
+/// The batch with texts in place of lists and what else CSV has no cells for.
+fn flat(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let mut fields = Vec::with_capacity(batch.num_columns());
+    let mut columns: Vec<ArrayRef> = Vec::with_capacity(batch.num_columns());
+    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+        if column.data_type().is_nested() {
+            fields.push(Field::new(field.name(), DataType::Utf8, true));
+            columns.push(Arc::new(as_text(column)?));
+        } else {
+            fields.push(field.as_ref().clone());
+            columns.push(Arc::clone(column));
+        }
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
+}
+
+fn as_text(column: &ArrayRef) -> Result<StringArray, ArrowError> {
+    let options = FormatOptions::default();
+    if let Some(lists) = column.as_list_opt::<i32>() {
+        return lists.iter().map(|list| list.map(|list| joined(&list)).transpose()).collect();
+    }
+    if let Some(lists) = column.as_list_opt::<i64>() {
+        return lists.iter().map(|list| list.map(|list| joined(&list)).transpose()).collect();
+    }
+    // Structures and maps, which only SQL can make: as tables show them.
+    let shown = ArrayFormatter::try_new(column, &options)?;
+    (0..column.len()).map(|row| column.is_valid(row).then(|| shown.value(row).try_to_string()).transpose()).collect()
+}
+
+fn joined(items: &ArrayRef) -> Result<String, ArrowError> {
+    let options = FormatOptions::default();
+    let shown = ArrayFormatter::try_new(items, &options)?;
+    let mut text = String::new();
+    for row in 0..items.len() {
+        if row > 0 {
+            text.push(';');
+        }
+        for c in shown.value(row).try_to_string()?.chars() {
+            if matches!(c, ';' | '\\') {
+                text.push('\\');
+            }
+            text.push(c);
+        }
+    }
+    Ok(text)
+}
+
 #[cfg(test)]
 mod tests {
+    use arrow::array::ListBuilder;
+    use arrow::array::builder::StringBuilder;
+
     use super::*;
+
+    #[test]
+    fn lists_are_cells_of_csv() {
+        let mut lists = ListBuilder::new(StringBuilder::new());
+        let cases: [(Option<&[&str]>, Option<&str>); 5] = [
+            (Some(&["a", "b c", "d"]), Some("a;b c;d")),
+            (Some(&["one"]), Some("one")),
+            (Some(&[]), Some("")),
+            (None, None),
+            (Some(&["a;b", "c\\", ""]), Some("a\\;b;c\\\\;")),
+        ];
+        for (items, _) in cases {
+            lists.append_option(items.map(|items| items.iter().map(|item| Some(*item))));
+        }
+        let column: ArrayRef = Arc::new(lists.finish());
+        let flat = flat(&RecordBatch::try_from_iter([("tags", column)]).expect("a batch")).expect("flat");
+        assert_eq!(flat.column(0).as_string::<i32>(), &StringArray::from_iter(cases.map(|(_, text)| text)));
+    }
 
     #[test]
     fn numbers_are_grouped_by_three() {

@@ -6,27 +6,56 @@ use std::path::PathBuf;
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
-use super::CliError;
-use crate::config::{Config, LogFormat};
+use super::{CliError, sentence};
+use crate::config::{Config, ConfigError, LogFormat, Place as Spot, Problem, Problems};
 use crate::feed::collection::{Catalog, CollectionSpec, QueryText};
 use crate::model::kind::StixType;
+use crate::serve::auth::{Admission, Anonymous};
+use crate::serve::{self, StartError};
 use crate::store::{Store, StoreOptions};
 
 /// Where the configuration and the store are.
 #[derive(Debug, Args, Clone)]
 pub(super) struct Place {
     /// Configuration file [default: taxiway.toml where there is one].
-    #[arg(long, value_name = "FILE", env = "TAXIWAY_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "TAXIWAY_CONFIG", global = true)]
     config: Option<PathBuf>,
-    /// Folder of the store, over the configuration's `store.location`.
-    #[arg(long, value_name = "DIR")]
+    /// Folder of the store, over the configuration's `store.location`; the users file is in it unless `auth.users` says
+    /// otherwise.
+    #[arg(long, value_name = "DIR", global = true)]
     store: Option<PathBuf>,
 }
 
 impl Place {
     /// The configuration, with the store's place from the command line.
-    pub(super) fn config(&self) -> Result<Config, CliError> {
+    pub(super) fn config(&self) -> Result<Config, ConfigError> {
         let mut config = Config::load(self.config.as_deref())?;
+        self.lay_over(&mut config);
+        Ok(config)
+    }
+
+    /// The configuration of a server and who may come in. Reads certificate, key and users as well: all that would keep
+    /// the server from starting is said at once, and before anything is made.
+    pub(super) fn server_config(&self) -> Result<(Config, Admission), ConfigError> {
+        let mut examined = Config::examine(self.config.as_deref())?;
+        self.lay_over(&mut examined.config);
+        let errors = match serve::examine(&examined.config.serve) {
+            Ok(admission) => return Ok((examined.whole()?, admission)),
+            Err(errors) => errors,
+        };
+        // Whether a server is open to all follows from several settings: nothing can be said when one is unreadable.
+        let sound = examined.problems.is_empty();
+        let errors = errors.iter().filter(|error| sound || !matches!(error, StartError::OpenToAll { .. }));
+        examined.problems.extend(errors.map(|error| Problem { place: Spot::Whole, text: sentence(error) }));
+        Err(Problems { file: examined.config.file, problems: examined.problems }.into())
+    }
+
+    /// Whether the command line says where the store is.
+    pub(super) fn names_store(&self) -> bool {
+        self.store.is_some()
+    }
+
+    fn lay_over(&self, config: &mut Config) {
         if let Some(store) = &self.store {
             // The users file moves with the store unless it was placed by name.
             if config.serve.auth.users == config.store.location.join("users.json") {
@@ -34,7 +63,22 @@ impl Place {
             }
             config.store.location.clone_from(store);
         }
-        Ok(config)
+    }
+}
+
+/// Who may come in, for people.
+pub(super) fn users(config: &Config, admission: &Admission) -> String {
+    let path = config.serve.auth.users.display();
+    let count = match admission.users.len() {
+        0 => format!("no users in `{path}`"),
+        1 => format!("1 user in `{path}`"),
+        count => format!("{count} users in `{path}`"),
+    };
+    match (admission.anonymous, admission.users.len()) {
+        (Anonymous::Always, _) => format!("open to everyone, as `auth.anonymous` says ({count})"),
+        (Anonymous::UntilUsers, 0) => format!("open to everyone on this machine ({count})"),
+        (Anonymous::Never, 0) => format!("open to nobody ({count})"),
+        _ => count,
     }
 }
 

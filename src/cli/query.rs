@@ -28,6 +28,9 @@ const SHOWN: [&str; 8] = [
     column::SOURCE_BRANDS,
 ];
 
+/// Records in a table, unless more are asked for.
+const SHOWN_ROWS: usize = 20;
+
 /// Show the records that an indicator query selects, oldest first.
 #[derive(Debug, Args)]
 #[command(
@@ -35,12 +38,13 @@ const SHOWN: [&str; 8] = [
 )]
 pub(super) struct QueryArgs {
     /// The query, in XSOAR's indicator query language; empty means everything.
+    #[arg(allow_hyphen_values = true)]
     query: String,
     #[command(flatten)]
     place: Place,
-    /// Most records shown.
-    #[arg(long, default_value_t = 20)]
-    limit: usize,
+    /// Most records shown [default: 20 in tables; all in json and csv].
+    #[arg(long, value_name = "NUMBER")]
+    limit: Option<usize>,
     /// Columns to show, separated by commas; `*` means all.
     #[arg(long, value_delimiter = ',', value_name = "COLUMNS")]
     columns: Vec<String>,
@@ -62,6 +66,9 @@ pub(super) fn run(args: &QueryArgs) -> Result<Outcome, CliError> {
     for warning in compiled.warnings() {
         complain(&format!("warning: {warning}"));
     }
+    // A table is for people and ends early, saying so; programs get everything.
+    let cut = args.limit.is_none() && args.output == output::Format::Table;
+    let limit = if cut { Some(SHOWN_ROWS) } else { args.limit };
     let store = Store::open(store_options(&config))?;
     let now = store.now();
     let context = session(1);
@@ -79,7 +86,8 @@ pub(super) fn run(args: &QueryArgs) -> Result<Outcome, CliError> {
             .await?
             .filter(compiled.expr(now))?
             .sort(vec![col(column::ADDED).sort(true, true)])?
-            .limit(0, Some(args.limit))?
+            // One more, to know of further ones without counting them.
+            .limit(0, limit.map(|limit| limit + usize::from(cut && !args.explain)))?
             .select(shown)?;
         if args.explain {
             let plan = frame.create_physical_plan().await?;
@@ -87,19 +95,31 @@ pub(super) fn run(args: &QueryArgs) -> Result<Outcome, CliError> {
             say(&format!(
                 "SQL\n{}",
                 indent(&format!(
-                    "SELECT {} FROM indicators WHERE {} ORDER BY added LIMIT {}",
+                    "SELECT {} FROM indicators WHERE {} ORDER BY added{}",
                     names.join(", "),
                     compiled.sql(now),
-                    args.limit
+                    limit.map(|limit| format!(" LIMIT {limit}")).unwrap_or_default()
                 ))
             ))?;
             say(&format!("plan\n{}", indent(&displayable(plan.as_ref()).indent(false).to_string())))?;
             return Ok(Outcome::Done);
         }
-        let mut batches = Batches::new(args.output);
         let mut stream = frame.execute_stream().await?;
+        let mut batches = Batches::begin(args.output, stream.schema())?;
+        let mut more = false;
         while let Some(batch) = stream.next().await {
-            batches.print(&batch?)?;
+            let mut batch = batch?;
+            if cut {
+                let room = SHOWN_ROWS - batches.rows() as usize;
+                more |= batch.num_rows() > room;
+                batch = batch.slice(0, batch.num_rows().min(room));
+            }
+            batches.print(&batch)?;
+        }
+        if more {
+            complain(&format!(
+                "the first {SHOWN_ROWS} records; more match: `--limit NUMBER` shows as many, `--output json` all"
+            ));
         }
         if batches.rows() == 0 && args.output == output::Format::Table {
             say("no record matches")?;

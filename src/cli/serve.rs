@@ -6,15 +6,16 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::output::{complain, grouped, say};
-use super::place::{Place, catalog, start_log, store_options};
+use super::place::{Place, catalog, start_log, store_options, users};
 use super::{CliError, Outcome};
 use crate::config::Config;
 use crate::feed::api::Feed;
 use crate::feed::collection::Catalog;
 use crate::feed::{FeedOptions, StoreFeed};
 use crate::ingest::{self, DecodeOptions, Importer, Input};
+use crate::serve::auth::{Admission, Anonymous};
 use crate::serve::{App, Bound, bind, router, shutdown_signal};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// The sample that a first start without configuration shows.
 const SAMPLE: &[u8] = include_bytes!("../../data/sample.ndjson");
@@ -22,7 +23,7 @@ const SAMPLE: &[u8] = include_bytes!("../../data/sample.ndjson");
 /// Serve the collections over TAXII.
 ///
 /// Without a configuration it makes a store in ./taxiway-data, loads a sample into it if the store is new, and serves it on
-/// 127.0.0.1:9000.
+/// 127.0.0.1:9000. A store that a configuration file, --store or TAXIWAY_… variables set up never gets the sample.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  taxiway serve\n  taxiway serve --config /etc/taxiway/taxiway.toml\n  taxiway serve --check"
@@ -30,37 +31,60 @@ const SAMPLE: &[u8] = include_bytes!("../../data/sample.ndjson");
 pub(super) struct ServeArgs {
     #[command(flatten)]
     place: Place,
-    /// Check configuration, certificates and store, then stop.
+    /// Check configuration, certificates, users and store, then stop. Takes no port and writes nothing.
     #[arg(long)]
     check: bool,
 }
 
 pub(super) fn run(args: &ServeArgs) -> Result<Outcome, CliError> {
-    let config = args.place.config()?;
+    let (config, admission) = args.place.server_config()?;
     start_log(&config, None);
+    if args.check {
+        return check(&config, &admission);
+    }
+    // What cannot be had is said before a store is made for it.
     let bound = bind(&config.serve)?;
     let store = Store::open_or_create(store_options(&config))?;
     store.remove_orphans()?;
     let is_new = store.snapshot()?.version() == 0;
-    if is_new && config.file.is_none() && !args.check {
+    if is_new && is_first_try(&config, &args.place) {
         load_sample(&store)?;
     }
     let catalog = catalog(&config, &store)?;
     warn_of_queries(&catalog);
     let feed = StoreFeed::new(store.clone(), catalog, &FeedOptions::default())?;
     let app = App::new(Arc::new(feed.clone()), config.serve.clone())?;
-    if args.check {
-        say(&format!(
-            "ok: ready to serve {} collections from `{}` on {}",
-            feed.catalog().len(),
-            store.location(),
-            bound.url()
-        ))?;
-        return Ok(Outcome::Done);
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("io").build()?;
-    announce(&config, &store, &feed, &bound)?;
+    announce(&config, &admission, &store, &feed, &bound)?;
     runtime.block_on(bound.run(router(app), shutdown_signal(), shutdown_signal()))?;
+    Ok(Outcome::Done)
+}
+
+/// Whether nobody has configured anything of what is served, where it lies or who may have it. Made-up indicators have
+/// no place in a store that somebody set up.
+fn is_first_try(config: &Config, place: &Place) -> bool {
+    const SET_UP: [&str; 4] =
+        ["TAXIWAY_STORE__", "TAXIWAY_COLLECTION", "TAXIWAY_XSOAR_COLLECTIONS__", "TAXIWAY_AUTH__"];
+    let sets_up = |name: &String| SET_UP.iter().any(|start| name.to_ascii_uppercase().starts_with(start));
+    config.file.is_none() && !place.names_store() && !config.variables.iter().any(sets_up)
+}
+
+/// All that can be known beforehand, without taking the address and without a write to the store or its folder.
+fn check(config: &Config, admission: &Admission) -> Result<Outcome, CliError> {
+    let (store, made) = match Store::open(store_options(config)) {
+        Err(StoreError::Missing { .. }) => (Store::open_or_imagine(store_options(config))?, ", which will be made,"),
+        store => (store?, ""),
+    };
+    let catalog = catalog(config, &store)?;
+    warn_of_queries(&catalog);
+    let scheme = if config.serve.tls.is_some() { "https" } else { "http" };
+    say(&format!(
+        "ok: ready to serve {} collections from `{}`{made} on {scheme}://{}; {}",
+        catalog.len(),
+        store.location(),
+        config.serve.listen,
+        users(config, admission)
+    ))?;
     Ok(Outcome::Done)
 }
 
@@ -74,6 +98,23 @@ fn load_sample(store: &Store) -> Result<(), CliError> {
     Ok(())
 }
 
+/// What curl needs besides the URL: our certificate may be nobody's that it knows, and users have to say who they are.
+fn curl_options(config: &Config, admission: &Admission) -> String {
+    let insecure = if config.serve.tls.is_some() { "-k " } else { "" };
+    let user = match (admission.anonymous, admission.users.first()) {
+        (Anonymous::Always, _) | (Anonymous::UntilUsers, None) => String::new(),
+        (_, Some(name)) => format!("-u {} ", shell_word(name)),
+        (_, None) => "-u NAME ".to_owned(),
+    };
+    format!("{insecure}{user}")
+}
+
+/// The text as one word of a POSIX shell.
+fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.@%+,/".contains(c);
+    if text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
 fn warn_of_queries(catalog: &Catalog) {
     for collection in catalog.iter() {
         for warning in collection.query.warnings() {
@@ -83,13 +124,20 @@ fn warn_of_queries(catalog: &Catalog) {
 }
 
 /// What a person, or a script that started us, needs to know.
-fn announce(config: &Config, store: &Store, feed: &StoreFeed, bound: &Bound) -> Result<(), CliError> {
+fn announce(
+    config: &Config,
+    admission: &Admission,
+    store: &Store,
+    feed: &StoreFeed,
+    bound: &Bound,
+) -> Result<(), CliError> {
     let url = config.serve.base_url.clone().unwrap_or_else(|| bound.url());
     let root = format!("{url}/{}", config.serve.api_root);
     let snapshot = store.snapshot()?;
     let catalog = feed.catalog();
     let mut out = io::stdout().lock();
     writeln!(out, "store      {} ({} records)", store.location(), grouped(snapshot.live_rows()))?;
+    writeln!(out, "users      {}", users(config, admission))?;
     writeln!(out, "discovery  {url}/taxii2/")?;
     writeln!(out, "API root   {root}/")?;
     let width = catalog.iter().map(|collection| collection.title.chars().count()).max().unwrap_or(0);
@@ -99,9 +147,35 @@ fn announce(config: &Config, store: &Store, feed: &StoreFeed, bound: &Bound) -> 
     }
     if let Some(collection) = catalog.get("all").or_else(|| catalog.iter().next()) {
         let name = collection.alias.as_ref().unwrap_or(&collection.id);
-        writeln!(out, "try        curl '{root}/collections/{name}/objects/?limit=2'")?;
+        let options = curl_options(config, admission);
+        writeln!(out, "try        curl {options}'{root}/collections/{name}/objects/?limit=2'")?;
     }
     writeln!(out, "listening on {}", bound.url())?;
     out.flush()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::TlsFiles;
+
+    #[test]
+    fn the_curl_line_says_what_the_server_wants() {
+        let tls = Some(TlsFiles { cert: "c".into(), key: "k".into() });
+        let cases = [
+            (None, Anonymous::UntilUsers, vec![], ""),
+            (None, Anonymous::UntilUsers, vec!["ann"], "-u ann "),
+            (None, Anonymous::Always, vec!["ann"], ""),
+            (None, Anonymous::Never, vec![], "-u NAME "),
+            (tls.clone(), Anonymous::UntilUsers, vec![], "-k "),
+            (tls, Anonymous::Never, vec!["Zoë O'Neil", "ann"], "-k -u 'Zoë O'\\''Neil' "),
+        ];
+        for (tls, anonymous, users, expected) in cases {
+            let mut config = Config::default();
+            config.serve.tls = tls;
+            let admission = Admission { users: users.into_iter().map(str::to_owned).collect(), anonymous };
+            assert_eq!(curl_options(&config, &admission), expected);
+        }
+    }
 }

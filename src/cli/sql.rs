@@ -22,6 +22,7 @@ use crate::store::{IndicatorTable, Store};
 )]
 pub(super) struct SqlArgs {
     /// The query.
+    #[arg(allow_hyphen_values = true)]
     sql: String,
     #[command(flatten)]
     place: Place,
@@ -43,8 +44,8 @@ pub(super) fn run(args: &SqlArgs) -> Result<Outcome, CliError> {
     runtime.block_on(async {
         let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         let frame = context.sql_with_options(&args.sql, read_only).await?;
-        let mut batches = Batches::new(args.output);
         let mut stream = frame.execute_stream().await?;
+        let mut batches = Batches::begin(args.output, stream.schema())?;
         while let Some(batch) = stream.next().await {
             batches.print(&batch?)?;
         }

@@ -1,22 +1,25 @@
 //! `taxiway user`: who may read the feeds.
 
 use std::io::{self, BufRead, IsTerminal, Write};
-use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use serde_json::json;
 
-use crate::config::{Config, ConfigError};
+use super::output::Form;
+use super::place::Place;
+use crate::config::ConfigError;
 use crate::serve::users::{UserError, UserFile};
 
 /// Manage the users who may read the feeds.
+///
+/// They are in the users file of the store, or in the one that `auth.users` names: give the same --config and --store
+/// as to `taxiway serve`, which prints at its start which file it reads.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  taxiway user add alice\n  pass show taxiway/siem | taxiway user add siem --password-stdin"
-)]
-pub(crate) struct UserArgs {
-    /// Configuration file, for the place of the users file [default: taxiway.toml where there is one].
-    #[arg(long, value_name = "FILE", env = "TAXIWAY_CONFIG", global = true)]
-    config: Option<PathBuf>,
+#[command(after_help = "Examples:\n  taxiway user add alice\n  taxiway user add alice --store /var/lib/taxiway\n\
+                  \x20 pass show taxiway/siem | taxiway user add siem --password-stdin")]
+pub(super) struct UserArgs {
+    #[command(flatten)]
+    place: Place,
     #[command(subcommand)]
     action: Action,
 }
@@ -32,7 +35,11 @@ enum Action {
         password_stdin: bool,
     },
     /// List the user names.
-    List,
+    List {
+        /// Form of the list: one name a line, or a JSON array of names.
+        #[arg(long, value_enum, default_value = "table", value_name = "FORMAT")]
+        output: Form,
+    },
     /// Remove a user.
     Remove {
         /// User name.
@@ -42,7 +49,7 @@ enum Action {
 
 /// Why the command failed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum UserCommandError {
+pub(super) enum UserCommandError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -58,22 +65,23 @@ pub(crate) enum UserCommandError {
 }
 
 /// Runs the command; what it prints goes to standard output.
-pub(crate) fn run(args: UserArgs) -> Result<(), UserCommandError> {
-    let config = Config::load(args.config.as_deref())?;
+pub(super) fn run(args: &UserArgs) -> Result<(), UserCommandError> {
+    let config = args.place.config()?;
     let path = &config.serve.auth.users;
     let mut users = UserFile::load(path)?;
-    match args.action {
+    match &args.action {
         Action::Add { name, password_stdin } => {
-            let password = if password_stdin { first_line(io::stdin().lock())? } else { ask()? };
-            let done = if users.add(&name, &password)? { "changed the password of" } else { "added" };
+            let password = if *password_stdin { first_line(io::stdin().lock())? } else { ask()? };
+            let done = if users.add(name, &password)? { "changed the password of" } else { "added" };
             print(&format!("{done} `{name}` in {}\n", path.display()))
         }
-        Action::List => {
+        Action::List { output: Form::Table } => {
             let names: String = users.list().map(|name| format!("{name}\n")).collect();
             print(&names)
         }
+        Action::List { output: Form::Json } => print(&format!("{}\n", json!(users.list().collect::<Vec<_>>()))),
         Action::Remove { name } => {
-            users.remove(&name)?;
+            users.remove(name)?;
             print(&format!("removed `{name}` from {}\n", path.display()))
         }
     }

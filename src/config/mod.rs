@@ -35,6 +35,8 @@ pub struct Config {
     pub collections: Vec<CollectionSpec>,
     /// The log.
     pub log: LogOptions,
+    /// Names of the environment variables that were laid over the file.
+    pub variables: Vec<String>,
 }
 
 /// Where records live and what is fixed when the store is made.
@@ -123,6 +125,8 @@ pub enum Place {
     Variable(String),
     /// In another file that the configuration names.
     OtherFile(PathBuf),
+    /// Nowhere in particular: in what several settings say together.
+    Whole,
 }
 
 /// One thing that is wrong.
@@ -173,6 +177,7 @@ impl fmt::Display for Problems {
                 Place::File { line, column } => write!(f, "\n{file}:{line}:{column}: ")?,
                 Place::Variable(name) => write!(f, "\nenvironment variable {name}: ")?,
                 Place::OtherFile(path) => write!(f, "\n{}: ", path.display())?,
+                Place::Whole => f.write_str("\n")?,
             }
             // Further lines, such as the caret under a query, stay together under the first.
             f.write_str(&problem.text.replace('\n', "\n    "))?;
@@ -184,9 +189,7 @@ impl fmt::Display for Problems {
 impl Config {
     /// Reads `file`, or else [`DEFAULT_FILE`] where there is one, and the process's environment.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        let variables = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())));
-        Self::load_with(file, variables)
+        Self::load_with(file, environment())
     }
 
     /// The same with a given environment, of which only `TAXIWAY_…` matters.
@@ -194,6 +197,18 @@ impl Config {
         file: Option<&Path>,
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
+        Self::examine_with(file, variables)?.whole()
+    }
+
+    /// As [`Config::load`], but with the problems beside what could be read, for those who look for further ones.
+    pub fn examine(file: Option<&Path>) -> Result<Examined, ConfigError> {
+        Self::examine_with(file, environment())
+    }
+
+    fn examine_with(
+        file: Option<&Path>,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Examined, ConfigError> {
         let (path, required) = file.map_or((Path::new(DEFAULT_FILE), false), |file| (file, true));
         let text = match std::fs::read_to_string(path) {
             Ok(text) => Some(text),
@@ -203,9 +218,33 @@ impl Config {
         let file = text.is_some().then(|| path.to_owned());
         let invalid = |problems| Problems { file: file.clone(), problems };
         let mut tree = raw::Tree::parse(text.as_deref().unwrap_or_default()).map_err(invalid)?;
-        tree.lay_over(variables);
+        let variables = tree.lay_over(variables);
         let folder = file.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
-        let config = validate::validate(&tree, folder).map_err(invalid)?;
-        Ok(Self { file, ..config })
+        let (config, problems) = validate::validate(&tree, folder);
+        Ok(Examined { config: Self { file, variables, ..config }, problems })
     }
+}
+
+/// A configuration read as far as it goes.
+#[derive(Debug)]
+pub struct Examined {
+    /// With defaults in place of what could not be read.
+    pub config: Config,
+    /// What is wrong with it so far.
+    pub problems: Vec<Problem>,
+}
+
+impl Examined {
+    /// The configuration, if nothing is wrong with it.
+    pub fn whole(self) -> Result<Config, ConfigError> {
+        if self.problems.is_empty() {
+            return Ok(self.config);
+        }
+        Err(Problems { file: self.config.file, problems: self.problems }.into())
+    }
+}
+
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
 }

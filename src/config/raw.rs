@@ -61,23 +61,44 @@ impl Tree {
         Err(problems)
     }
 
-    /// Lays `TAXIWAY_STORE__LOCATION=…` and the like over the file: two underscores go one table down.
-    pub(super) fn lay_over(&mut self, variables: impl IntoIterator<Item = (String, String)>) {
+    /// Lays `TAXIWAY_STORE__LOCATION=…` and the like over the file: two underscores go one table down. Returns the
+    /// names of those that it took.
+    pub(super) fn lay_over(&mut self, variables: impl IntoIterator<Item = (String, String)>) -> Vec<String> {
+        let mut taken = Vec::new();
         for (name, value) in variables {
-            let Some(path) = name.strip_prefix(PREFIX).filter(|_| !NOT_SETTINGS.contains(&name.as_str())) else {
+            let Some(path) = name.strip_prefix(PREFIX) else { continue };
+            if NOT_SETTINGS.contains(&name.as_str()) || is_of_kubernetes(path, &value) {
                 continue;
-            };
+            }
             let place = Place::Variable(name.clone());
             let keys = path.to_ascii_lowercase();
             let keys: Vec<&str> = keys.split("__").collect();
             let leaf = Node { value: Value::Text(value), place: place.clone() };
             set(&mut self.root, &keys, leaf);
+            taken.push(name.clone());
         }
+        taken
     }
 
     /// The top-level table.
     pub(super) fn root<'a>(&'a self, problems: &'a Problems) -> Section<'a> {
         Section { table: Some(&self.root), path: String::new(), known: Vec::new(), problems }
+    }
+}
+
+/// Whether Kubernetes sets that variable in every pod, for a Service named `taxiway`: `SERVICE_HOST`, `SERVICE_PORT`,
+/// `SERVICE_PORT_<name>`, `PORT=tcp://…`, `PORT_9000_TCP` and `PORT_9000_TCP_ADDR`, `…_PORT`, `…_PROTO`.
+fn is_of_kubernetes(path: &str, value: &str) -> bool {
+    let of_port = |rest: &str| {
+        let (number, rest) = rest.split_at(rest.bytes().take_while(u8::is_ascii_digit).count());
+        let protocol = ["_TCP", "_UDP", "_SCTP"].into_iter().find_map(|protocol| rest.strip_prefix(protocol));
+        !number.is_empty() && protocol.is_some_and(|rest| ["", "_ADDR", "_PORT", "_PROTO"].contains(&rest))
+    };
+    match path {
+        "SERVICE_HOST" | "SERVICE_PORT" => true,
+        // A bare number was meant for us, by somebody who should hear of `listen`.
+        "PORT" => value.contains("://"),
+        _ => path.starts_with("SERVICE_PORT_") || path.strip_prefix("PORT_").is_some_and(of_port),
     }
 }
 

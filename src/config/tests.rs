@@ -11,6 +11,7 @@ use crate::render::envelope::EmptyList;
 use crate::serve::TlsFiles;
 
 const EXAMPLE: &str = "taxiway.example.toml";
+const COLLECTIONS: &str = "data/collections.json";
 
 fn load(file: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
@@ -52,10 +53,11 @@ fn the_example_holds_every_setting() {
         .collect();
     let folder = tempfile::tempdir().expect("folder");
     let file = folder.path().join("c.toml");
-    fs::write(folder.path().join("collections.json"), "{}").expect("write");
+    let samples = fs::read_to_string(COLLECTIONS).expect("the sample of collections is there");
+    fs::write(folder.path().join("collections.json"), &samples).expect("write");
     fs::write(&file, &uncommented).expect("write");
     let config = Config::load_with(Some(&file), []).expect("every setting is known and its value valid");
-    assert_eq!(config.collections.len(), 1);
+    assert_eq!(config.collections.len(), 1 + 6);
 
     // Any setting the example forgot would be offered here: one unknown key per table lists what there can be.
     let tables = ["", "store", "taxii", "xsoar_collections", "tls", "auth", "limits", "log"];
@@ -77,6 +79,33 @@ fn the_example_holds_every_setting() {
             written.contains_key(key) || example.contains(&format!("\n# {key} = ")),
             "`{key}` of [[collection]] is missing in {EXAMPLE}"
         );
+    }
+}
+
+/// What the README shows works as it stands: settings beside the sample of collections, and curl with brackets.
+#[test]
+fn the_readme_can_be_followed() {
+    let readme = fs::read_to_string("README.md").expect("the README is there");
+    let blocks: Vec<&str> = readme
+        .split("```")
+        .skip(1)
+        .step_by(2)
+        .filter_map(|block| block.split_once('\n'))
+        .map(|(_, text)| text)
+        .collect();
+    let settings: Vec<&&str> = blocks.iter().filter(|block| block.lines().any(|line| line.starts_with('['))).collect();
+    assert_eq!(settings.len(), 2, "collections; TLS");
+    for block in settings {
+        let folder = tempfile::tempdir().expect("folder");
+        fs::copy(COLLECTIONS, folder.path().join("collections.json")).expect("copy");
+        fs::write(folder.path().join("c.toml"), block).expect("write");
+        Config::load_with(Some(&folder.path().join("c.toml")), []).unwrap_or_else(|error| panic!("{error}\n{block}"));
+    }
+    let lines = blocks
+        .iter()
+        .flat_map(|block| block.split("\ncurl ").map(|command| command.strip_prefix("curl ").unwrap_or(command)));
+    for command in lines.filter(|command| command.contains("match[")) {
+        assert!(command.starts_with("-g "), "curl takes `[…]` for a pattern without -g: {command}");
     }
 }
 
@@ -153,6 +182,35 @@ fn variables_win_over_the_file() {
     assert_eq!(config.serve.auth.users, PathBuf::from("env-store/users.json"));
     assert_eq!(config.store.history, Duration::from_secs(86_400));
     assert_eq!((config.feed.page_size, config.feed.hide_query), (7, true));
+    let taken = ["LISTEN", "STORE__LOCATION", "TAXII__PAGE_SIZE", "TAXII__HIDE_QUERY"];
+    assert_eq!(config.variables, taken.map(|name| format!("TAXIWAY_{name}")));
+}
+
+/// What Kubernetes sets in every pod for a Service named `taxiway` is no setting; nothing else goes unnoticed with it.
+#[test]
+fn variables_of_kubernetes_are_no_settings() {
+    let set_by_kubernetes = [
+        ("TAXIWAY_SERVICE_HOST", "10.0.0.11"),
+        ("TAXIWAY_SERVICE_PORT", "9000"),
+        ("TAXIWAY_SERVICE_PORT_HTTP", "9000"),
+        ("TAXIWAY_PORT", "tcp://10.0.0.11:9000"),
+        ("TAXIWAY_PORT_9000_TCP", "tcp://10.0.0.11:9000"),
+        ("TAXIWAY_PORT_9000_TCP_PROTO", "tcp"),
+        ("TAXIWAY_PORT_9000_TCP_PORT", "9000"),
+        ("TAXIWAY_PORT_9000_TCP_ADDR", "10.0.0.11"),
+    ];
+    let config = text("", &set_by_kubernetes).expect("valid");
+    assert_eq!(config.variables, Vec::<String>::new());
+    for (name, value) in [
+        ("TAXIWAY_PORT", "9000"),
+        ("TAXIWAY_PORTS", "tcp://10.0.0.11:9000"),
+        ("TAXIWAY_SERVICE", "x"),
+        ("TAXIWAY_SERVICE_HOSTS", "x"),
+        ("TAXIWAY_PORT_RANGE", "1-2"),
+    ] {
+        let said = problems(text("", &[(name, value)]));
+        assert!(said.contains(&format!("environment variable {name}: there is no setting")), "{said}");
+    }
 }
 
 #[test]

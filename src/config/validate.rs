@@ -29,7 +29,8 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(86_400);
 const MAX_CONCURRENT_REQUESTS: u64 = 100_000;
 
 /// Reads the whole tree; relative paths of the file begin at `folder`, those of variables at the working directory.
-pub(super) fn validate(tree: &Tree, folder: &Path) -> Result<Config, Vec<Problem>> {
+/// What has a problem is left at its default.
+pub(super) fn validate(tree: &Tree, folder: &Path) -> (Config, Vec<Problem>) {
     let problems = Problems::default();
     let reader = Reader { problems: &problems, folder };
     let mut root = tree.root(&problems);
@@ -59,12 +60,9 @@ pub(super) fn validate(tree: &Tree, folder: &Path) -> Result<Config, Vec<Problem
     };
     root.finish();
 
-    let found = problems.into_sorted();
-    if !found.is_empty() {
-        return Err(found);
-    }
     let collections = collections.into_iter().map(value).collect();
-    Ok(Config { file: None, serve, store, feed, collections, log })
+    let config = Config { file: None, variables: Vec::new(), serve, store, feed, collections, log };
+    (config, problems.into_sorted())
 }
 
 /// The part of `[taxii]` that belongs to the server.
@@ -303,17 +301,36 @@ impl Reader<'_> {
 
     /// No two collections may share a title (ids follow from it, and some clients choose by it), an id or an alias.
     fn tell_apart(&self, collections: &[Located<CollectionSpec>]) {
-        let mut titles = BTreeMap::new();
-        let mut names = BTreeMap::new();
+        let mut titles: BTreeMap<&str, &Place> = BTreeMap::new();
+        let mut names: BTreeMap<&str, (&str, &Place)> = BTreeMap::new();
         for Located { value: spec, place } in collections {
-            if titles.insert(spec.title.as_str(), ()).is_some() {
-                self.problems.add(place, format!("another collection has the title `{}` already", spec.title));
+            let title = spec.title.as_str();
+            match titles.get(title) {
+                Some(other) => {
+                    let text = format!(
+                        "a collection with the title `{title}` is {} already; give one of them another title or take \
+                         it out, since ids follow from titles",
+                        within(other)
+                    );
+                    self.problems.add(place, text);
+                }
+                None => {
+                    titles.insert(title, place);
+                }
             }
             for name in [&spec.id, &spec.alias].into_iter().flatten() {
-                if let Some(other) = names.insert(name.as_str(), spec.title.as_str()) {
-                    let text =
-                        format!("collection `{}` has the id or alias `{name}` of collection `{other}`", spec.title);
-                    self.problems.add(place, text);
+                match names.get(name.as_str()) {
+                    Some((other, at)) => {
+                        let text = format!(
+                            "collection `{title}` has the id or alias `{name}` of collection `{other}` {}; give one of \
+                             them another",
+                            within(at)
+                        );
+                        self.problems.add(place, text);
+                    }
+                    None => {
+                        names.insert(name, (title, place));
+                    }
                 }
             }
         }
@@ -322,8 +339,18 @@ impl Reader<'_> {
     fn path(&self, path: Located<String>) -> PathBuf {
         match path.place {
             Place::Variable(_) => PathBuf::from(path.value),
-            Place::File { .. } | Place::OtherFile(_) => self.folder.join(path.value),
+            Place::File { .. } | Place::OtherFile(_) | Place::Whole => self.folder.join(path.value),
         }
+    }
+}
+
+/// A place, inside a sentence about another one.
+fn within(place: &Place) -> String {
+    match place {
+        Place::File { line, .. } => format!("in line {line} of the configuration file"),
+        Place::Variable(name) => format!("in the environment variable {name}"),
+        Place::OtherFile(path) => format!("in `{}`", path.display()),
+        Place::Whole => "in the configuration".to_owned(),
     }
 }
 

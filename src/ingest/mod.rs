@@ -31,3 +31,8 @@ pub use decode::{DecodeError, decode};
 pub use detect::{Format, FormatError};
 pub use input::{Compression, Input, InputError, InputSpec, expand};
 pub use pipeline::{Importer, Summary};
+
+/// Whether lists and tables may give their values a type by that name: XSOAR's own, STIX's, or a usual one.
+pub fn knows_type(name: &str) -> bool {
+    !matches!(names::TypeName::named(name), names::TypeName::Own)
+}

@@ -91,12 +91,50 @@ pub(super) struct Gate {
     waiting: AtomicUsize,
 }
 
+/// When a request without credentials is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Anonymous {
+pub enum Anonymous {
+    /// As the options say.
     Always,
-    /// Until a user was seen: one who could take the users file away must not open the server with that.
+    /// On a loopback address, until a user was seen: one who could take the users file away must not open the server
+    /// with that.
     UntilUsers,
+    /// Users only.
     Never,
+}
+
+impl Anonymous {
+    /// Settles it; refuses options that would open the server to everyone by accident.
+    fn settle(options: &Options, no_users: bool) -> Result<Self, StartError> {
+        let auth = &options.auth;
+        let said_twice = auth.anonymous == Some(true) && auth.anonymous_off_loopback;
+        if no_users && !options.on_loopback() && !said_twice {
+            return Err(StartError::OpenToAll { address: options.listen, users: auth.users.clone() });
+        }
+        Ok(match auth.anonymous {
+            Some(true) if options.on_loopback() || said_twice => Anonymous::Always,
+            None if options.on_loopback() => Anonymous::UntilUsers,
+            _ => Anonymous::Never,
+        })
+    }
+}
+
+/// Who may come in, as the files said when they were looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// Names of the users.
+    pub users: Vec<String>,
+    /// Who need not be one of them.
+    pub anonymous: Anonymous,
+}
+
+impl Admission {
+    /// Reads the users file as a server that starts with these options would.
+    pub(super) fn examine(options: &Options) -> Result<Self, StartError> {
+        let users: Vec<String> = UserFile::load(&options.auth.users)?.list().map(str::to_owned).collect();
+        let anonymous = Anonymous::settle(options, users.is_empty())?;
+        Ok(Self { users, anonymous })
+    }
 }
 
 /// What was last read from the users file, and who was checked since.
@@ -124,15 +162,7 @@ impl Gate {
         let auth = &options.auth;
         let stamp = Stamp::of(&auth.users);
         let records = UserFile::load(&auth.users)?.into_records();
-        let said_twice = auth.anonymous == Some(true) && auth.anonymous_off_loopback;
-        if records.is_empty() && !options.on_loopback() && !said_twice {
-            return Err(StartError::OpenToAll { address: options.listen, users: auth.users.clone() });
-        }
-        let anonymous = match auth.anonymous {
-            Some(true) if options.on_loopback() || said_twice => Anonymous::Always,
-            None if options.on_loopback() => Anonymous::UntilUsers,
-            _ => Anonymous::Never,
-        };
+        let anonymous = Anonymous::settle(options, records.is_empty())?;
         if records.is_empty() && anonymous == Anonymous::Never {
             tracing::warn!(users = %auth.users.display(), "there are no users yet, so every request is refused");
         }

@@ -9,6 +9,7 @@ use axum::Router;
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsAcceptor;
 
+use crate::serve::auth::Admission;
 use crate::serve::connection::Guard;
 use crate::serve::error::StartError;
 use crate::serve::limits::MAX_HEAD_BYTES;
@@ -27,6 +28,16 @@ pub struct Bound {
     limits: Limits,
     /// How often the TLS files are looked at.
     pub(super) look_every: Duration,
+}
+
+/// Reads all files that [`bind`] and [`App::new`](crate::serve::App::new) read, and gives everything in them or in the
+/// options that would keep a server from starting. Takes no address and writes nothing.
+pub fn examine(options: &Options) -> Result<Admission, Vec<StartError>> {
+    let tls = options.tls.as_ref().map(Tls::open).transpose();
+    match (tls, Admission::examine(options)) {
+        (Ok(_), Ok(admission)) => Ok(admission),
+        (tls, admission) => Err(tls.err().into_iter().chain(admission.err()).collect()),
+    }
 }
 
 /// Takes the address and reads the TLS files, so that whatever is wrong with them is said before anything else starts.

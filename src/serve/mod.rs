@@ -35,6 +35,6 @@ mod tls;
 pub mod users;
 
 pub use error::{ServeError, StartError};
-pub use listen::{Bound, bind, shutdown_signal};
+pub use listen::{Bound, bind, examine, shutdown_signal};
 pub use options::{AuthOptions, Limits, Options, TlsFiles};
 pub use router::{App, router};

@@ -138,6 +138,16 @@ impl Store {
         Self::open_at(storage, options, Box::new(Timestamp::now))
     }
 
+    /// As [`Store::open_or_create`], but what is missing is only imagined, in memory: to say what would be done.
+    pub fn open_or_imagine(options: StoreOptions) -> Result<Self, StoreError> {
+        let storage = fs::open(&options.location)?;
+        if storage.read(PROPERTIES)?.is_some() {
+            return Self::open_at(storage, options, Box::new(Timestamp::now));
+        }
+        refuse_foreign(&*storage)?;
+        Self::on_object_store(Arc::new(object_store::memory::InMemory::new()), options)
+    }
+
     /// As [`Store::open_or_create`], with another clock: for tests of clock steps.
     pub fn with_clock(
         options: StoreOptions,
@@ -381,14 +391,7 @@ fn create_if_missing(storage: &dyn Storage, options: &StoreOptions) -> Result<()
     if storage.read(PROPERTIES)?.is_some() {
         return Ok(());
     }
-    // Only what a creation that was cut short leaves may lie there.
-    let ours = |name: &str| {
-        name.contains("store.")
-            || ["lock", "manifest", "segments", "superseded", "users.json", CURSOR_KEY].contains(&name)
-    };
-    if storage.list("")?.iter().any(|listed| !ours(&listed.name)) {
-        return Err(StoreError::NotAStore { path: storage.describe("") });
-    }
+    refuse_foreign(storage)?;
     let properties = Properties {
         format: manifest::FORMAT_VERSION,
         schema: SCHEMA_VERSION,
@@ -400,6 +403,18 @@ fn create_if_missing(storage: &dyn Storage, options: &StoreOptions) -> Result<()
         .map_err(|error| StoreError::damaged(storage.describe(PROPERTIES), error))?;
     // Losing a race to another creator is fine: its properties are read next.
     storage.put_if_absent(PROPERTIES, &text, false).map(|_| ())
+}
+
+/// Only what a creation that was cut short leaves, and the users file, may lie where a store is to be made.
+fn refuse_foreign(storage: &dyn Storage) -> Result<(), StoreError> {
+    let ours = |name: &str| {
+        name.contains("store.")
+            || ["lock", "manifest", "segments", "superseded", "users.json", CURSOR_KEY].contains(&name)
+    };
+    if storage.list("")?.iter().any(|listed| !ours(&listed.name)) {
+        return Err(StoreError::NotAStore { path: storage.describe("") });
+    }
+    Ok(())
 }
 
 fn load_properties(storage: &dyn Storage) -> Result<Properties, StoreError> {
