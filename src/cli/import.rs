@@ -100,8 +100,6 @@ enum Stop {
     Store(#[from] StoreError),
     #[error("line {line}: {reason} (stopped because of --strict; what was committed before stays)")]
     Strict { line: u64, reason: String },
-    #[error("cannot write `{path}`: {source}")]
-    Rejects { path: String, source: io::Error },
 }
 
 pub(super) fn run(args: &ImportArgs) -> Result<Outcome, CliError> {
@@ -135,7 +133,13 @@ pub(super) fn run(args: &ImportArgs) -> Result<Outcome, CliError> {
         let mut rejects = if args.dry_run { Rejects::shown() } else { Rejects::File(RejectFile::beside(spec)) };
         let before = (importer.summary().read, importer.summary().rejected);
         let outcome = import_one(spec, &options, args.strict, &mut importer, &mut rejects);
-        reject_files.extend(rejects.finish(spec, outcome.is_ok())?);
+        match rejects.finish(spec, outcome.is_ok()) {
+            Ok(file) => reject_files.extend(file),
+            Err(trouble) => {
+                failures += 1;
+                complain(&format!("error: {spec}: {trouble}"));
+            }
+        }
         let read = importer.summary().read - before.0;
         match outcome {
             // Most likely it is no input at all, and whatever made it needs to hear of that.
@@ -145,7 +149,7 @@ pub(super) fn run(args: &ImportArgs) -> Result<Outcome, CliError> {
             }
             Ok(()) => {}
             // The store's own failures end everything; an unreadable input only itself.
-            Err(DecodeError::Sink(stop @ (Stop::Store(_) | Stop::Rejects { .. }))) => return Err(stop.into()),
+            Err(DecodeError::Sink(stop @ Stop::Store(_))) => return Err(stop.into()),
             Err(error) => {
                 failures += 1;
                 complain(&format!("error: {}: {}", spec, super::sentence(&error)));
@@ -173,7 +177,7 @@ fn import_one(
         let rejected = importer.push(parsed)?;
         let first = rejected.first().map(|first| (first.line, first.reason.clone()));
         for reject in rejected {
-            rejects.take(reject)?;
+            rejects.take(reject);
         }
         if let Some((line, reason)) = first.filter(|_| strict) {
             return Err(Stop::Strict { line, reason });
@@ -267,17 +271,16 @@ impl Rejects {
         Rejects::Shown { first: Vec::new(), more: 0 }
     }
 
-    fn take(&mut self, reject: Reject) -> Result<(), Stop> {
+    fn take(&mut self, reject: Reject) {
         match self {
-            Rejects::File(file) => return file.write(&reject),
+            Rejects::File(file) => file.write(&reject),
             Rejects::Shown { first, .. } if first.len() < REJECTS_SHOWN => first.push(reject),
             Rejects::Shown { more, .. } => *more += 1,
         }
-        Ok(())
     }
 
-    /// The file, if there is one.
-    fn finish(self, spec: &InputSpec, all_read: bool) -> Result<Option<PathBuf>, Stop> {
+    /// The file, if there is one; the error says why there is none.
+    fn finish(self, spec: &InputSpec, all_read: bool) -> Result<Option<PathBuf>, String> {
         let (first, more) = match self {
             Rejects::File(file) => return file.finish(all_read),
             Rejects::Shown { first, more } => (first, more),
@@ -292,12 +295,15 @@ impl Rejects {
     }
 }
 
-/// `<input>.rejected.ndjson`, made when the first record is rejected.
+/// `<input>.rejected.ndjson`, made when the first record is rejected: beside the input, or in the working folder where that cannot be
+/// written (a read-only disk, a pipe). Good records are not lost for want of a place for bad ones.
 struct RejectFile {
     path: PathBuf,
     /// Whether a file of that name can only be of the same input.
     of_input: bool,
     file: Option<BufWriter<File>>,
+    /// Why rejects cannot be kept.
+    trouble: Option<String>,
 }
 
 impl RejectFile {
@@ -307,27 +313,45 @@ impl RejectFile {
             InputSpec::Stdin => "stdin".into(),
         };
         name.push(REJECTED_SUFFIX);
-        RejectFile { path: PathBuf::from(name), of_input: *spec != InputSpec::Stdin, file: None }
+        RejectFile { path: PathBuf::from(name), of_input: *spec != InputSpec::Stdin, file: None, trouble: None }
     }
 
-    fn failed(&self) -> impl FnOnce(io::Error) -> Stop + use<> {
-        let path = self.path.display().to_string();
-        move |source| Stop::Rejects { path, source }
-    }
-
-    fn write(&mut self, reject: &Reject) -> Result<(), Stop> {
-        let (failed, failed_to_write) = (self.failed(), self.failed());
-        let file = match &mut self.file {
-            Some(file) => file,
-            none => none.insert(BufWriter::new(create_rejects(&self.path).map_err(failed)?)),
+    fn create(&mut self) -> io::Result<File> {
+        let beside = match create_rejects(&self.path) {
+            Ok(file) => return Ok(file),
+            Err(error) => error,
         };
+        let here = PathBuf::from(self.path.file_name().unwrap_or_default());
+        let file = if here == self.path { Err(beside) } else { create_rejects(&here).map_err(|_| beside) }?;
+        self.path = here;
+        Ok(file)
+    }
+
+    fn write(&mut self, reject: &Reject) {
+        if self.trouble.is_some() {
+            return;
+        }
         let line = json!({ "line": reject.line, "reason": reject.reason, "record": reject.text });
-        writeln!(file, "{line}").map_err(failed_to_write)
+        let written = match &mut self.file {
+            Some(file) => writeln!(file, "{line}"),
+            None => self.create().and_then(|file| writeln!(self.file.insert(BufWriter::new(file)), "{line}")),
+        };
+        if let Err(error) = written {
+            self.trouble = Some(format!(
+                "cannot write `{}`: {error}; line {} was rejected: {}; later rejects are counted only",
+                self.path.display(),
+                reject.line,
+                reject.reason
+            ));
+        }
     }
 
     /// The path, if anything was written. What an earlier import wrote is out of date once all of the input was taken.
-    fn finish(self, all_read: bool) -> Result<Option<PathBuf>, Stop> {
-        let failed = self.failed();
+    fn finish(self, all_read: bool) -> Result<Option<PathBuf>, String> {
+        if let Some(trouble) = self.trouble {
+            return Err(trouble);
+        }
+        let failed = |error: io::Error| format!("cannot write `{}`: {error}", self.path.display());
         match self.file {
             Some(mut file) => file.flush().map_err(failed).map(|()| Some(self.path)),
             None if all_read && self.of_input && holds_rejects(&self.path) => {
@@ -442,7 +466,7 @@ fn report(
     let fields: Vec<(String, u64)> =
         summary.warnings.fields.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
     if !fields.is_empty() {
-        complain(&format!("fields left empty, because they could not be read: {}", list(fields)));
+        complain(&format!("values not understood, so left out or kept as custom fields: {}", list(fields)));
     }
     Ok(())
 }

@@ -121,6 +121,14 @@ fn rejected_records_are_nobody_elses() {
     let output = run(folder.path(), &["import", "in.ndjson"]);
     assert!(text(&output.stderr).contains("holds something else"), "{}", text(&output.stderr));
     assert_eq!(std::fs::read_to_string(&rejects).unwrap(), "mine\n");
+    // Nor does it cost the good records: they are in.
+    assert_eq!(output.status.code(), Some(1));
+    let records = || json(&run(folder.path(), &["info", "--output", "json"]))["store"]["records"].as_u64();
+    let before = records();
+    std::fs::write(at("more.txt"), "198.51.100.201\nno such thing\n").unwrap();
+    std::fs::write(at("more.txt.rejected.ndjson"), "mine\n").unwrap();
+    assert_eq!(run(folder.path(), &["import", "more.txt"]).status.code(), Some(1));
+    assert_eq!(records(), before.map(|before| before + 1));
 }
 
 #[test]
