@@ -74,12 +74,14 @@ def main():
         for r in polls
     ]
 
+    # The run writes its own results here: they are no change to what it measured.
+    changes = output("git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!perf/runs")
     text = "\n".join(
         [
             f"# {folder.name}",
             "",
             f"{version}, commit {output('git', 'rev-parse', '--short=12', 'HEAD') or 'unknown'}"
-            f"{' with local changes' if output('git', 'status', '--porcelain', '--untracked-files=no') else ''}. "
+            f"{' with local changes' if changes else ''}. "
             f"{output('rustc', '--version')}. Python {platform.python_version()}. {machine()}.",
             f"Command: `COUNT={count} perf/run.sh`. Raw numbers: `results.jsonl`.",
             "",
