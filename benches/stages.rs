@@ -114,14 +114,7 @@ fn over_a_store(c: &mut Criterion) {
     for (name, text) in
         [("all", ""), ("one-in-ten-thousand", "tags:rare-1-in-10000"), ("clocked", "expirationStatus:active")]
     {
-        let spec = CollectionSpec {
-            title: name.to_owned(),
-            description: None,
-            alias: None,
-            id: None,
-            query: QueryText::Xsoar(text.to_owned()),
-            indicator_types: Default::default(),
-        };
+        let spec = CollectionSpec::new(name, QueryText::Xsoar(text.to_owned()));
         let catalog = Catalog::new(vec![spec.build(store.ids(), &Options::default()).unwrap()]).unwrap();
         let feed = StoreFeed::new(store.clone(), catalog, &FeedOptions::default()).unwrap();
         let collection = Arc::clone(feed.catalog().iter().next().unwrap());

@@ -102,12 +102,10 @@ pub(super) fn catalog(config: &Config, store: &Store) -> Result<Catalog, CliErro
 
 fn default_collections() -> Vec<CollectionSpec> {
     let collection = |title: &str, alias: &str, query: &str, description: &str, as_indicators: bool| CollectionSpec {
-        title: title.to_owned(),
         description: Some(description.to_owned()),
         alias: Some(alias.to_owned()),
-        id: None,
-        query: QueryText::Xsoar(query.to_owned()),
         indicator_types: StixType::ALL.iter().copied().filter(|_| as_indicators).collect(),
+        ..CollectionSpec::new(title, QueryText::Xsoar(query.to_owned()))
     };
     vec![
         collection("All", "all", "", "Everything, observables as STIX cyber-observable objects", false),

@@ -11,11 +11,11 @@ use serde::{Deserialize, Deserializer};
 
 use crate::config::raw::{Located, Problems, Section, Tree, nearest};
 use crate::config::{Config, LogFormat, LogLevel, LogOptions, Place, Problem, StoreOptions};
-use crate::feed::collection::{CollectionSpec, Options as FeedOptions, QueryText};
+use crate::feed::collection::{CollectionSpec, Options as FeedOptions, QueryText, Relationships};
 use crate::model::ids::IdScheme;
 use crate::model::kind::StixType;
 use crate::render::envelope::EmptyList;
-use crate::render::{IndicatorTypes, Profile};
+use crate::render::{IndicatorTypes, Profile, StixVersion};
 use crate::serve::options::{parse_api_root, parse_base_url};
 use crate::serve::{AuthOptions, Limits, Options as ServeOptions, TlsFiles};
 
@@ -107,6 +107,7 @@ impl Reader<'_> {
             other => Err(format!("must be `standard`, not `{other}`")),
         });
         let feed = FeedOptions {
+            default_version: StixVersion::V21,
             page_size,
             max_page_size,
             profile: profile.map_or(defaults.profile, value),
@@ -198,6 +199,9 @@ impl Reader<'_> {
             id: section.parsed("id", parse_uuid).map(value),
             query,
             indicator_types: self.indicator_types(section.texts("indicator_types").unwrap_or_default()),
+            profile: None,
+            extension_fields: None,
+            relationships: Relationships::default(),
         };
         section.finish();
         Some(Located { value: spec, place: title?.place })
@@ -281,12 +285,8 @@ impl Reader<'_> {
             let query = QueryText::Xsoar(query);
             self.check_query(&inside, &format!("the query of collection `{title}` does not compile"), &query);
             let spec = CollectionSpec {
-                title,
                 description: description.filter(|text| !text.is_empty()),
-                alias: None,
-                id: None,
-                query,
-                indicator_types: IndicatorTypes::default(),
+                ..CollectionSpec::new(&title, query)
             };
             specs.push(Located { value: spec, place: inside.clone() });
         }

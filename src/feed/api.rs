@@ -9,6 +9,7 @@ use futures::stream::BoxStream;
 
 use crate::feed::collection::{Catalog, Collection};
 use crate::model::time::Timestamp;
+use crate::render::StixVersion;
 
 /// Where pages come from: the real feed, or a fake in tests.
 #[async_trait]
@@ -95,6 +96,21 @@ pub struct PageRequest {
     pub limit: Option<u64>,
     /// The cursor, as the client sent it.
     pub next: Option<String>,
+    /// Version of the objects, and of the resource around them.
+    pub version: StixVersion,
+    /// The items wanted by number, as TAXII 2.0 pages (§3.4); stands in place of `limit` and `next`.
+    pub range: Option<ItemRange>,
+    /// Count everything that fits the filters, for [`Page::total`].
+    pub wants_total: bool,
+}
+
+/// Items by number, counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ItemRange {
+    /// The first.
+    pub first: u64,
+    /// How many; 0 asks for none.
+    pub count: u64,
 }
 
 /// A planned page.
@@ -109,6 +125,8 @@ pub struct Page {
     pub more: bool,
     /// Items in this page.
     pub objects: u64,
+    /// Items that fit the filters, on all pages; only when asked for.
+    pub total: Option<u64>,
     /// The resource, framing included.
     pub body: Body,
 }
@@ -161,6 +179,12 @@ pub enum FeedError {
     UnknownObject {
         /// The id asked for.
         id: String,
+    },
+    /// The range begins behind the last item.
+    #[error("there are only {total} items; ask for a range that begins before the last of them")]
+    BehindTheEnd {
+        /// How many there are.
+        total: u64,
     },
     /// Memory or workers are used up; the same request may succeed shortly.
     #[error("the feed is busy; ask again in a few seconds")]

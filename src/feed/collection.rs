@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::model::ids::{IdSpace, write_uuid};
 use crate::query::{self, Compiled, QueryError};
 use crate::render::envelope::EmptyList;
-use crate::render::{IndicatorTypes, Profile, RenderOptions, StixVersion};
+use crate::render::{ExtensionFields, Extensions, IndicatorTypes, Profile, RenderOptions, StixVersion};
 
 /// What holds for every collection of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Options {
     pub empty_objects: EmptyList,
     /// Leave the query text out of the collection resource.
     pub hide_query: bool,
+    /// Version served to clients that name none.
+    pub default_version: StixVersion,
 }
 
 impl Default for Options {
@@ -31,6 +33,7 @@ impl Default for Options {
             profile: Profile::Standard,
             empty_objects: EmptyList::Omitted,
             hide_query: false,
+            default_version: StixVersion::V21,
         }
     }
 }
@@ -76,6 +79,21 @@ pub struct CollectionSpec {
     pub query: QueryText,
     /// Observable types served as `indicator` objects.
     pub indicator_types: IndicatorTypes,
+    /// Rendering profile; `None`: the server's.
+    pub profile: Option<Profile>,
+    /// What of the original record goes along; nothing when `None`.
+    pub extension_fields: Option<ExtensionFields>,
+    /// Which relationships it holds.
+    pub relationships: Relationships,
+}
+
+/// Which relationships a collection holds. One belongs to it only when both of its ends do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Relationships {
+    /// None at all.
+    pub left_out: bool,
+    /// Those that were withdrawn as well, marked as such; `None`: as the profile has it (`standard` serves them, `xsoar` does not).
+    pub revoked: Option<bool>,
 }
 
 /// A collection ready to be served.
@@ -93,8 +111,10 @@ pub struct Collection {
     pub query_text: String,
     /// The query, compiled.
     pub query: Compiled,
-    /// How its rows become objects.
+    /// How its rows become objects, for clients that name no version.
     pub options: RenderOptions,
+    /// Which relationships it holds.
+    pub relationships: Relationships,
     /// Form of an empty answer.
     pub empty_objects: EmptyList,
     /// Leave the query text out of the collection resource.
@@ -129,6 +149,21 @@ pub enum CollectionError {
 }
 
 impl CollectionSpec {
+    /// A collection of that title and query, and defaults for everything else.
+    pub fn new(title: &str, query: QueryText) -> Self {
+        CollectionSpec {
+            title: title.to_owned(),
+            description: None,
+            alias: None,
+            id: None,
+            query,
+            indicator_types: IndicatorTypes::default(),
+            profile: None,
+            extension_fields: None,
+            relationships: Relationships::default(),
+        }
+    }
+
     /// Compiles the query and settles the id.
     pub fn build(&self, ids: &IdSpace, options: &Options) -> Result<Collection, CollectionError> {
         let query =
@@ -146,10 +181,12 @@ impl CollectionSpec {
             query_text: self.query.as_str().to_owned(),
             query,
             options: RenderOptions {
-                version: StixVersion::V21,
-                profile: options.profile,
+                version: options.default_version,
+                profile: self.profile.unwrap_or(options.profile),
                 indicator_types: self.indicator_types,
+                extensions: self.extension_fields.clone().map(|fields| Arc::new(Extensions::new(fields, ids))),
             },
+            relationships: self.relationships,
             empty_objects: options.empty_objects,
             hide_query: options.hide_query,
             page_size: options.page_size,

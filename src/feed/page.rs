@@ -23,7 +23,8 @@ use crate::feed::stream::{self, Job};
 use crate::model::kind::StixType;
 use crate::model::schema::{column, kind_value};
 use crate::model::time::Timestamp;
-use crate::render::{self, envelope};
+use crate::render::envelope::{self, Frame};
+use crate::render::{self, Profile, RenderOptions};
 use crate::runtime::{BufferPool, CpuPool};
 use crate::store::{Snapshot, Store, StoreError};
 
@@ -82,6 +83,7 @@ struct Walk {
     skip: u64,
     filters: Filters,
     fingerprint: u64,
+    options: RenderOptions,
 }
 
 impl StoreFeed {
@@ -139,6 +141,8 @@ impl Feed for StoreFeed {
 
 struct Planned {
     plan: Plan,
+    options: RenderOptions,
+    total: Option<u64>,
     next: Option<String>,
     /// Where a client stands when the page is empty.
     resume: Option<Timestamp>,
@@ -153,7 +157,7 @@ impl Shared {
         }
         let walk = self.walk(collection, shape, request)?;
         let prepared = self.prepare(collection, &walk)?;
-        let only = prepared.only(collection, &walk, request.object.as_deref())?;
+        let only = prepared.only(&walk, request.object.as_deref())?;
         // The versions resource lists every version unless one is asked for (TAXII 2.1 §5.8).
         let every = Versions::All;
         let versions = if shape == Shape::Versions { &every } else { &walk.filters.versions };
@@ -166,14 +170,31 @@ impl Shared {
             exact: prepared.exact.as_ref(),
             only: only.as_ref(),
         };
-        let limit = request.limit.unwrap_or(collection.page_size).min(collection.max_page_size);
-        let plan = Plan::page(&scope, walk.after, walk.skip, limit).map_err(unreadable)?;
+        let limit = match request.range {
+            Some(range) => range.count,
+            None => request.limit.unwrap_or(collection.page_size),
+        };
+        let plan =
+            Plan::page(&scope, walk.after, walk.skip, limit.min(collection.max_page_size)).map_err(unreadable)?;
+        let total = match request.wants_total {
+            // A page from the start that nothing follows is all there is.
+            true if !plan.more && (walk.skip == 0 || plan.rows > 0) => Some(walk.skip + plan.rows),
+            true => Some(Plan::count(&scope, walk.after).map_err(unreadable)?),
+            false => None,
+        };
+        if let (Some(range), Some(total)) = (request.range, total)
+            && range.first > 0
+            && range.first >= total
+        {
+            return Err(FeedError::BehindTheEnd { total });
+        }
         if let Some(id) = request.object.as_deref().filter(|_| plan.rows == 0 && request.next.is_none())
             && !self.holds(collection, &walk, id)?
         {
             return Err(FeedError::UnknownObject { id: id.to_owned() });
         }
-        let next = plan.last.filter(|_| plan.more).map(|after| {
+        let paged_by_next = plan.last.filter(|_| plan.more && request.range.is_none());
+        let next = paged_by_next.map(|after| {
             let cursor = Cursor {
                 fingerprint: walk.fingerprint,
                 after,
@@ -186,14 +207,14 @@ impl Shared {
             cursor.encode(&self.cursor_key)
         });
         let resume = walk.after.filter(|_| request.next.is_some());
-        Ok(Planned { plan, next, resume })
+        Ok(Planned { plan, options: walk.options, total, next, resume })
     }
 
     /// Whether the object is in the collection, whatever the filters leave of it.
     fn holds(&self, collection: &Collection, walk: &Walk, id: &str) -> Result<bool, FeedError> {
         let unfiltered = Walk { filters: Filters::default(), after: None, skip: 0, ..walk.clone() };
         let prepared = self.prepare(collection, &unfiltered)?;
-        let only = prepared.only(collection, &unfiltered, Some(id))?;
+        let only = prepared.only(&unfiltered, Some(id))?;
         let scope = Scope {
             snapshot: &unfiltered.snapshot,
             index: &self.index,
@@ -209,17 +230,24 @@ impl Shared {
     /// Reads the cursor, or starts a new walk on the newest version.
     fn walk(&self, collection: &Collection, shape: Shape, request: &PageRequest) -> Result<Walk, FeedError> {
         let shape = format!("{shape:?}");
-        let options = format!("{:?}", collection.options);
+        let options = RenderOptions { version: request.version, ..collection.options.clone() };
+        let shown_options = format!("{options:?}");
         let object = request.object.as_deref().unwrap_or_default();
-        let fingerprint = cursor::fingerprint(&[&collection.id, &collection.query_text, &options, &shape, object]);
+        let fingerprint =
+            cursor::fingerprint(&[&collection.id, &collection.query_text, &shown_options, &shape, object]);
         let newest = self.store.snapshot().map_err(unreadable)?;
         let mut fresh = Walk {
             snapshot: newest,
             asked: self.store.now(),
-            after: request.filters.added_after,
-            skip: 0,
+            after: request.filters.added_after.map(|after| match options.profile {
+                Profile::Standard => after,
+                // The original takes what was added at that very instant as well.
+                Profile::Xsoar => Timestamp(after.0.saturating_sub(1)),
+            }),
+            skip: request.range.map_or(0, |range| range.first),
             filters: request.filters.clone(),
             fingerprint,
+            options,
         };
         let Some(next) = &request.next else { return Ok(fresh) };
         if !next.is_empty() && next.len() <= 12 && next.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -238,6 +266,7 @@ impl Shared {
             skip: 0,
             filters: cursor.filters,
             fingerprint,
+            options: fresh.options,
         })
     }
 
@@ -272,20 +301,29 @@ impl Shared {
     }
 
     fn start(&self, collection: &Collection, shape: Shape, planned: Planned) -> Page {
-        let Planned { plan, next, resume } = planned;
-        let list = if shape == Shape::Versions { envelope::List::Versions } else { envelope::List::Objects };
-        let head = envelope::Head { more: plan.more, next: next.as_deref() };
+        let Planned { plan, options, total, next, resume } = planned;
+        let frame = Frame {
+            list: match shape {
+                Shape::Objects => envelope::List::Objects,
+                Shape::Manifest => envelope::List::Manifest,
+                Shape::Versions => envelope::List::Versions,
+            },
+            version: options.version,
+            profile: options.profile,
+            empty: collection.empty_objects,
+        };
+        let head = envelope::Head { more: plan.more, next: next.as_deref(), bundle: *uuid::Uuid::new_v4().as_bytes() };
         let mut bytes = Vec::with_capacity(1_024);
         let body = if plan.rows == 0 {
-            envelope::empty(head, list, collection.empty_objects, &mut bytes);
+            frame.whole_without_objects(head, &mut bytes);
             Body::Whole(bytes.into())
         } else {
-            envelope::open(head, list, &mut bytes);
+            frame.open(head, &mut bytes);
             let mut tail = Vec::new();
-            envelope::close(&mut tail);
+            frame.close(&mut tail);
             let job = Job {
                 shape,
-                options: collection.options,
+                options,
                 head: bytes.into(),
                 tail: Bytes::from(tail),
                 pool: self.pool.clone(),
@@ -294,7 +332,14 @@ impl Shared {
             };
             Body::Stream(stream::body(job, plan.parts))
         };
-        Page { first: plan.first.or(resume), last: plan.last.or(resume), more: plan.more, objects: plan.rows, body }
+        Page {
+            first: plan.first.or(resume),
+            last: plan.last.or(resume),
+            more: plan.more,
+            objects: plan.rows,
+            total,
+            body,
+        }
     }
 
     fn count(&self, collection: &Collection) -> Result<u64, FeedError> {
@@ -305,6 +350,7 @@ impl Shared {
             skip: 0,
             filters: Filters::default(),
             fingerprint: 0,
+            options: collection.options.clone(),
             snapshot: Arc::clone(&snapshot),
         };
         let prepared = self.prepare(collection, &walk)?;
@@ -317,7 +363,7 @@ impl Shared {
             exact: None,
             only: None,
         };
-        Plan::page(&scope, None, 0, u64::MAX - 1).map(|plan| plan.rows).map_err(unreadable)
+        Plan::count(&scope, None).map_err(unreadable)
     }
 }
 
@@ -329,12 +375,7 @@ struct Prepared {
 
 impl Prepared {
     /// The rows of the ids asked for, by segment; `None` when no id was asked for.
-    fn only(
-        &self,
-        collection: &Collection,
-        walk: &Walk,
-        object: Option<&str>,
-    ) -> Result<Option<HashMap<usize, RoaringBitmap>>, FeedError> {
+    fn only(&self, walk: &Walk, object: Option<&str>) -> Result<Option<HashMap<usize, RoaringBitmap>>, FeedError> {
         let ids = match object {
             Some(object) => vec![object],
             None if walk.filters.ids.is_empty() => return Ok(None),
@@ -343,7 +384,7 @@ impl Prepared {
         let mut rows: HashMap<usize, RoaringBitmap> = HashMap::new();
         for id in ids {
             for (segment, row) in walk.snapshot.rows_of_id(id).map_err(unreadable)? {
-                if served_as(&walk.snapshot, segment, row, collection, id)?
+                if served_as(&walk.snapshot, segment, row, &walk.options, id)?
                     && self.in_collection(&walk.snapshot, segment, row)?
                 {
                     rows.entry(segment).or_default().insert(row);
@@ -375,7 +416,7 @@ fn served_as(
     snapshot: &Snapshot,
     segment: usize,
     row: u32,
-    collection: &Collection,
+    options: &RenderOptions,
     id: &str,
 ) -> Result<bool, FeedError> {
     let Some(view) = snapshot.segments().get(segment) else { return Ok(false) };
@@ -383,7 +424,7 @@ fn served_as(
     let columns = render::manifest_columns();
     for batch in view.segment.read(std::slice::from_ref(&(row..row + 1)), columns, 1).map_err(unreadable)? {
         let batch = batch.map_err(unreadable)?;
-        let ids = render::Ids::bind(&batch, &collection.options)
+        let ids = render::Ids::bind(&batch, options)
             .map_err(|source| FeedError::Internal { what: "read an id", source: Box::new(source) })?;
         ids.write(0, &mut text);
     }

@@ -100,6 +100,25 @@ impl Plan {
         }
         Ok(plan)
     }
+
+    /// How many rows were added after `after`.
+    pub(crate) fn count(scope: &Scope<'_>, after: Option<Timestamp>) -> Result<u64, StoreError> {
+        let history = History::of(scope)?;
+        let mut count = 0;
+        for (position, view) in scope.snapshot.segments().iter().enumerate() {
+            let passed = after.is_some_and(|after| view.segment.meta().last_added <= after.0);
+            if passed || scope.only.is_some_and(|only| !only.contains_key(&position)) {
+                continue;
+            }
+            let start = match after {
+                Some(after) => view.segment.first_row_after(after)?,
+                None => 0,
+            };
+            let ranges = rows_of(scope, &history, position, view, start, u64::MAX)?;
+            count += ranges.iter().map(|range| range.len() as u64).sum::<u64>();
+        }
+        Ok(count)
+    }
 }
 
 /// Removes up to `count` rows from the front; says how many.

@@ -133,6 +133,11 @@ impl IdSpace {
         &self.unique
     }
 
+    /// Id of the extension definition of a STIX type: one for ever, where the original makes a new one for every object.
+    pub fn extension_definition(&self, stix_type: &str) -> Uuid16 {
+        self.named(b"extension-definition:", stix_type)
+    }
+
     /// Id of a collection.
     pub fn collection(&self, title: &str) -> Uuid16 {
         self.named(b"Collection_", title)

@@ -1,20 +1,21 @@
 //! The record: Arrow schema and column names, the single source of truth.
 //!
 //! One row is one *version* of one record. A record is an XSOAR-style indicator (`kind = indicator`), a native STIX
-//! object kept as it came (`object`), or an edge between two of them (`relationship`).
+//! object kept as it came (`object`), an edge between two of them (`relationship`), or a marking or extension definition
+//! that other rows are rendered with (`definition`).
 
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 /// Version of the columns and their meaning, written into every store; a store of a newer version is refused.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// Column names. Every module names columns through these.
 pub mod column {
     /// When this version was committed: unique, strictly rising; the sort key of the store and the TAXII `date_added`.
     pub const ADDED: &str = "added";
-    /// `indicator`, `object` (a native STIX object) or `relationship`.
+    /// `indicator`, `object` (a native STIX object), `relationship` or `definition`.
     pub const KIND: &str = "kind";
     /// STIX type of the object this row is served as (before `indicator_types` turns an observable into an
     /// `indicator`); null when the record has no STIX form and is never served.
@@ -66,7 +67,12 @@ pub mod column {
     pub const SOURCE_REF: &str = "source_ref";
     /// STIX id of the edge's target.
     pub const TARGET_REF: &str = "target_ref";
-    /// Name of the edge.
+    /// UUID of the `indicator` that the edge's source is served as where `indicator_types` says so; null when it is no
+    /// observable of ours.
+    pub const SOURCE_INDICATOR_ID: &str = "source_indicator_id";
+    /// The same of the edge's target.
+    pub const TARGET_INDICATOR_ID: &str = "target_indicator_id";
+    /// Name of the edge: of XSOAR relationships verbatim, which may hold blanks.
     pub const RELATIONSHIP_TYPE: &str = "relationship_type";
     /// Id of the collection it was posted to; null for everything else.
     pub const INBOX: &str = "inbox";
@@ -104,8 +110,11 @@ pub mod column {
     pub const VALIDITY_NOT_BEFORE: &str = "validity_not_before";
     /// `CustomFields.validitynotafter`, as it came.
     pub const VALIDITY_NOT_AFTER: &str = "validity_not_after";
-    /// STIX ids a report refers to.
+    /// STIX ids a report refers to: those it names itself, then those its edges add.
     pub const OBJECT_REFS: &str = "object_refs";
+    /// As many entries as `object_refs`: the id of the `indicator` that the object referred to may be served as, empty
+    /// where there is none. Null when none has one.
+    pub const OBJECT_REF_INDICATORS: &str = "object_ref_indicators";
     /// Kill-chain phases, each `chain/phase` or just `phase`.
     pub const KILL_CHAIN_PHASES: &str = "kill_chain_phases";
     /// All other custom fields: a JSON object, keys sorted.
@@ -122,6 +131,9 @@ pub mod kind_value {
     pub const OBJECT: &str = "object";
     /// Edge.
     pub const RELATIONSHIP: &str = "relationship";
+    /// A marking definition (`value`: the colour) or an extension definition (`value`: the STIX type it extends, `type`: the
+    /// XSOAR type it was first needed for), written before the first row that is rendered with it.
+    pub const DEFINITION: &str = "definition";
 }
 
 /// The Arrow type of every timestamp column: microseconds, UTC.
@@ -174,6 +186,8 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new(c::REVOKED, DataType::Boolean, true),
         Field::new(c::SOURCE_REF, text(), true),
         Field::new(c::TARGET_REF, text(), true),
+        Field::new(c::SOURCE_INDICATOR_ID, uuid_type(), true),
+        Field::new(c::TARGET_INDICATOR_ID, uuid_type(), true),
         Field::new(c::RELATIONSHIP_TYPE, dictionary_type(), true),
         Field::new(c::INBOX, text(), true),
         Field::new(c::MITRE_ID, text(), true),
@@ -194,6 +208,7 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new(c::VALIDITY_NOT_BEFORE, text(), true),
         Field::new(c::VALIDITY_NOT_AFTER, text(), true),
         Field::new(c::OBJECT_REFS, text_list_type(), true),
+        Field::new(c::OBJECT_REF_INDICATORS, text_list_type(), true),
         Field::new(c::KILL_CHAIN_PHASES, text_list_type(), true),
         Field::new(c::CUSTOM, text(), true),
         Field::new(c::DOCUMENT, text(), true),

@@ -1,4 +1,4 @@
-//! Record batches to STIX 2.1 and TAXII 2.1 bytes. Pure: no IO, no async, no state between calls.
+//! Record batches to STIX 2.0 and 2.1, and what TAXII 2.0 and 2.1 put around it. Pure: no IO, no async, no state between calls.
 //!
 //! Columns are bound and the type of every row is decided once per batch; after that a row is a handful of copies into
 //! the caller's buffer. Objects come out as compact JSON, keys sorted by code point, so the same row always gives the
@@ -17,9 +17,12 @@ mod sco;
 mod sdo;
 mod text;
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
 
+use crate::model::ids::{IdSpace, Uuid16};
 use crate::model::kind::StixType;
 
 pub use columns::{columns, indicator_columns, manifest_columns};
@@ -28,9 +31,21 @@ pub use manifest::{Ids, manifest, versions};
 /// STIX version objects are written in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum StixVersion {
+    /// STIX 2.0.
+    V20,
     /// STIX 2.1.
     #[default]
     V21,
+}
+
+impl StixVersion {
+    /// `2.0` or `2.1`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StixVersion::V20 => "2.0",
+            StixVersion::V21 => "2.1",
+        }
+    }
 }
 
 /// Whose rules objects follow.
@@ -39,10 +54,38 @@ pub enum Profile {
     /// The STIX standard's.
     #[default]
     Standard,
+    /// What XSOAR's server sends, byte for byte where that is deterministic (spec/xsoar-taxii2-server.md).
+    Xsoar,
+}
+
+/// What of the original record goes along with each object (spec/xsoar-taxii2-server.md §6).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Extensions {
+    /// Which fields.
+    pub fields: ExtensionFields,
+    /// Ids of the extension definitions, by the place of the STIX type in [`StixType::ALL`].
+    pub definitions: Box<[Uuid16]>,
+}
+
+/// Fields of the original record.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ExtensionFields {
+    /// The whole document.
+    All,
+    /// These, first-level names of the document or machine names of custom fields.
+    Named(Box<[Box<str>]>),
+}
+
+impl Extensions {
+    /// The extensions of a store's objects.
+    pub fn new(fields: ExtensionFields, ids: &IdSpace) -> Self {
+        let definitions = StixType::ALL.iter().map(|stix_type| ids.extension_definition(stix_type.as_str())).collect();
+        Extensions { fields, definitions }
+    }
 }
 
 /// What objects look like; a property of the collection, the same for all of its pages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RenderOptions {
     /// Version of the objects made from indicators; native objects keep theirs.
     pub version: StixVersion,
@@ -50,6 +93,8 @@ pub struct RenderOptions {
     pub profile: Profile,
     /// Observable types served as `indicator` objects.
     pub indicator_types: IndicatorTypes,
+    /// What of the original record goes along; nothing when `None`.
+    pub extensions: Option<Arc<Extensions>>,
 }
 
 /// A set of observable types.

@@ -205,6 +205,12 @@ impl ServeError {
                     "Unknown object",
                     Some(format!("The collection holds no object `{}`.", cut(id)).into()),
                 ),
+                FeedError::BehindTheEnd { .. } => (
+                    StatusCode::RANGE_NOT_SATISFIABLE,
+                    "range_not_satisfiable",
+                    "Range not satisfiable",
+                    Some(sentence(error)),
+                ),
                 FeedError::Busy => busy(),
                 FeedError::Store { .. } | FeedError::Internal { .. } => internal(),
             },

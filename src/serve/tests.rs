@@ -21,7 +21,6 @@ use crate::feed::api::{Body, Feed, FeedError, Page, PageRequest, Shape, Versions
 use crate::feed::collection::{Catalog, Collection, CollectionSpec, Options as FeedOptions, QueryText};
 use crate::model::ids::{IdScheme, IdSpace};
 use crate::model::time::Timestamp;
-use crate::render::IndicatorTypes;
 use crate::serve::negotiate::TAXII_21;
 use crate::serve::users::{UserFile, hash_password};
 use crate::serve::{App, Options, TlsFiles, bind, router};
@@ -51,12 +50,9 @@ impl Drop for TellWhenGone {
 impl Fake {
     fn new() -> Arc<Self> {
         let spec = |title: &str, id: Option<&str>, alias: Option<&str>| CollectionSpec {
-            title: title.to_owned(),
-            description: None,
             alias: alias.map(str::to_owned),
             id: id.map(str::to_owned),
-            query: QueryText::Xsoar("type:IP".to_owned()),
-            indicator_types: IndicatorTypes::default(),
+            ..CollectionSpec::new(title, QueryText::Xsoar("type:IP".to_owned()))
         };
         let ids = IdSpace::new("test", IdScheme::Stix);
         let options = FeedOptions { max_page_size: 1000, ..FeedOptions::default() };
@@ -81,8 +77,9 @@ impl Feed for Fake {
         self.asked.lock().push((collection.title.clone(), shape, request.clone()));
         let whole = |body: &'static str| Body::Whole(Bytes::from_static(body.as_bytes()));
         let at = |text: &str| Timestamp::parse(text).ok();
-        let full = |body| Page { first: at(FIRST), last: at(LAST), more: false, objects: 2, body };
-        let empty = Page { first: None, last: None, more: false, objects: 0, body: whole(r#"{"more":false}"#) };
+        let full = |body| Page { first: at(FIRST), last: at(LAST), more: false, objects: 2, total: None, body };
+        let empty =
+            Page { first: None, last: None, more: false, objects: 0, total: None, body: whole(r#"{"more":false}"#) };
         let secret = || -> crate::feed::api::Source { "/var/secret/segment.parquet: no such file".into() };
         let failure = || FeedError::Store { what: "a segment", source: secret() };
         match request.next.as_deref().or(request.object.as_deref()) {

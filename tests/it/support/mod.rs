@@ -57,14 +57,7 @@ pub(crate) fn import(store: &Store, records: &[Value]) -> Summary {
 }
 
 pub(crate) fn spec(title: &str, query: &str) -> CollectionSpec {
-    CollectionSpec {
-        title: title.to_owned(),
-        description: None,
-        alias: None,
-        id: None,
-        query: QueryText::Xsoar(query.to_owned()),
-        indicator_types: Default::default(),
-    }
+    CollectionSpec::new(title, QueryText::Xsoar(query.to_owned()))
 }
 
 /// A feed over one collection.
