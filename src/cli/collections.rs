@@ -1,23 +1,39 @@
 //! `taxiway collections`.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{AsArray, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type};
 use clap::Args;
+use datafusion::functions_aggregate::expr_fn::count;
+use datafusion::logical_expr::{col, lit};
 use serde_json::{Value, json};
 
 use super::output::{self, grouped, say};
 use super::place::{Place, catalog, start_log, store_options};
+use super::query::session;
 use super::{CliError, Outcome};
 use crate::feed::api::Feed;
 use crate::feed::collection::Collection;
 use crate::feed::{FeedOptions, StoreFeed};
-use crate::store::Store;
+use crate::model::kind::StixType;
+use crate::model::schema::{column, kind_value};
+use crate::serve::collection_resources;
+use crate::store::{IndicatorTable, Store};
 
 /// List the collections, their ids and how many objects each serves.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  taxiway collections --output json")]
+#[command(after_help = "Examples:\n  taxiway collections --verbose\n  taxiway collections --output json")]
 pub(super) struct CollectionsArgs {
     #[command(flatten)]
     place: Place,
-    /// Form of the result; json gives the collection resources as the server does, without queries under `hide_query`.
+    /// Count each collection's records by STIX type, and those that have no STIX form and are not served by XSOAR type.
+    #[arg(long)]
+    verbose: bool,
+    /// Form of the result; json gives the collection resources as the server does, without queries under `hide_query`,
+    /// and with --verbose the counts beside them.
     #[arg(long, value_enum, default_value = "table", value_name = "FORMAT")]
     output: output::Form,
 }
@@ -27,41 +43,120 @@ pub(super) fn run(args: &CollectionsArgs) -> Result<Outcome, CliError> {
     start_log(&config, Some("warn"));
     let store = Store::open(store_options(&config))?;
     let feed = StoreFeed::new(store.clone(), catalog(&config, &store)?, &FeedOptions::default())?;
-    let mut rows = Vec::new();
-    let mut resources = Vec::new();
-    for collection in feed.catalog().iter() {
-        resources.push(resource(collection));
-        if args.output == output::Form::Table {
-            let count = feed.count_blocking(collection)?;
-            rows.push(vec![
-                collection.title.clone(),
-                collection.id.clone(),
-                grouped(count),
-                collection.alias.clone().unwrap_or_default(),
-                collection.query_text.clone(),
-            ]);
+    let catalog = feed.catalog();
+    let mut resources = collection_resources(&catalog, &config.serve);
+    if args.output == output::Form::Json {
+        if args.verbose {
+            for resource in &mut resources {
+                let collection = resource["id"].as_str().and_then(|id| catalog.get(id));
+                if let Some(collection) = collection {
+                    add_counts(resource, &Census::take(&store, &feed, collection)?);
+                }
+            }
         }
-    }
-    if args.output == output::Form::Table {
-        say(&output::table(&["title", "id", "objects", "alias", "query"], &rows))?;
-    } else {
         say(&serde_json::to_string_pretty(&resources)?)?;
+        return Ok(Outcome::Done);
+    }
+    let listed: Vec<&Arc<Collection>> =
+        resources.iter().filter_map(|resource| catalog.get(resource["id"].as_str()?)).collect();
+    let mut rows = Vec::new();
+    for collection in &listed {
+        rows.push(vec![
+            collection.title.clone(),
+            collection.id.clone(),
+            grouped(feed.count_blocking(collection)?),
+            collection.alias.clone().unwrap_or_default(),
+            collection.query_text.clone(),
+        ]);
+    }
+    say(&output::table(&["title", "id", "objects", "alias", "query"], &rows))?;
+    if args.verbose {
+        for collection in listed {
+            say(&format!("\n{}\n{}", collection.title, Census::take(&store, &feed, collection)?.shown(collection)))?;
+        }
     }
     Ok(Outcome::Done)
 }
 
-/// What the server answers for the collection: keys without a value are absent, and so is a query that it hides.
-fn resource(collection: &Collection) -> Value {
-    let mut resource = json!({
-        "id": collection.id, "title": collection.title, "can_read": true, "can_write": false,
-        "media_types": ["application/stix+json;version=2.1"],
-    });
-    let query = Some(&collection.query_text).filter(|_| !collection.hide_query);
-    let description = collection.description.as_ref().filter(|text| !text.is_empty());
-    for (key, value) in [("description", description), ("alias", collection.alias.as_ref()), ("query", query)] {
-        if let Some(value) = value {
-            resource[key] = json!(value);
+/// What a collection's query selects.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Census {
+    /// Objects that the collection serves.
+    objects: u64,
+    /// Of those, how many are records of each STIX type.
+    served: BTreeMap<String, u64>,
+    /// Records without a STIX form, by XSOAR type.
+    unserved: BTreeMap<String, u64>,
+}
+
+impl Census {
+    fn take(store: &Store, feed: &StoreFeed, collection: &Arc<Collection>) -> Result<Self, CliError> {
+        let context = session(1);
+        context.register_table("indicators", Arc::new(IndicatorTable::live(store.snapshot()?)))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let batches = runtime.block_on(async {
+            context
+                .table("indicators")
+                .await?
+                // Whether an edge or a definition belongs is not for the query to say.
+                .filter(col(column::KIND).in_list(vec![lit(kind_value::INDICATOR), lit(kind_value::OBJECT)], false))?
+                .filter(collection.query.expr(store.now()))?
+                .aggregate(vec![col(column::STIX_TYPE), col(column::TYPE)], vec![count(lit(1))])?
+                .collect()
+                .await
+        })?;
+        let mut census = Census { objects: feed.count_blocking(collection)?, ..Census::default() };
+        for batch in &batches {
+            let [stix_types, types] = [0, 1].map(|at| cast(batch.column(at), &DataType::Utf8));
+            let (stix_types, types) = (stix_types?, types?);
+            let (stix_types, types): (&StringArray, &StringArray) = (stix_types.as_string(), types.as_string());
+            let counts = batch.column(2).as_primitive::<Int64Type>();
+            for ((stix_type, xsoar_type), count) in stix_types.iter().zip(types).zip(counts.values()) {
+                let (place, name) = match stix_type {
+                    Some(stix_type) => (&mut census.served, stix_type),
+                    None => (&mut census.unserved, xsoar_type.unwrap_or("(no type)")),
+                };
+                *place.entry(name.to_owned()).or_default() += u64::try_from(*count).unwrap_or_default();
+            }
         }
+        Ok(census)
     }
-    resource
+
+    /// Relationships and the definitions that come along with objects.
+    fn others(&self) -> u64 {
+        self.objects.saturating_sub(self.served.values().sum())
+    }
+
+    fn shown(&self, collection: &Collection) -> String {
+        let as_indicator = |name: &str| {
+            StixType::named(name).is_some_and(|stix_type| collection.options.indicator_types.contains(stix_type))
+        };
+        let mut rows: Vec<Vec<String>> = Vec::new();
+        for (name, count) in &self.served {
+            let note = if as_indicator(name) { "as indicator" } else { "" };
+            rows.push(vec!["  served".to_owned(), name.clone(), grouped(*count), note.to_owned()]);
+        }
+        if self.others() > 0 {
+            let name = "relationships and definitions".to_owned();
+            rows.push(vec!["  served".to_owned(), name, grouped(self.others()), String::new()]);
+        }
+        for (name, count) in &self.unserved {
+            let note = "XSOAR type without a STIX form".to_owned();
+            rows.push(vec!["  not served".to_owned(), name.clone(), grouped(*count), note]);
+        }
+        if rows.is_empty() {
+            return "  no record".to_owned();
+        }
+        output::table(&["", "type", "records", ""], &rows)
+    }
+}
+
+fn add_counts(resource: &mut Value, census: &Census) {
+    for (key, value) in [
+        ("objects", json!(census.objects)),
+        ("stix_types", json!(census.served)),
+        ("not_served", json!(census.unserved)),
+    ] {
+        resource[key] = value;
+    }
 }
