@@ -160,3 +160,72 @@ fn add_counts(resource: &mut Value, census: &Census) {
         resource[key] = value;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::feed::collection::{Catalog, CollectionSpec, Options, QueryText};
+    use crate::ingest::{self, DecodeOptions, Importer, Input};
+    use crate::store::StoreOptions;
+
+    fn counts(pairs: &[(&str, u64)]) -> BTreeMap<String, u64> {
+        pairs.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+    }
+
+    #[test]
+    fn what_has_no_stix_form_is_counted_by_its_type() {
+        let folder = tempfile::tempdir().expect("folder");
+        let location = folder.path().to_string_lossy().into_owned();
+        let store = Store::open_or_create(StoreOptions { location, ..StoreOptions::default() }).expect("a store");
+        let record = |kind: &str, value: &str, score: u8| {
+            format!(
+                "{{\"indicator_type\":\"{kind}\",\"value\":\"{value}\",\"score\":{score},\"timestamp\":\"2024-01-01T00:00:00Z\"}}\n"
+            )
+        };
+        let text: String = [
+            ("IP", "192.0.2.1", 3),
+            ("IP", "192.0.2.2", 1),
+            ("Domain", "a.example", 3),
+            ("Host", "h1", 3),
+            ("Host", "h2", 3),
+            ("Host", "h3", 1),
+            ("Mutex", "m", 3),
+        ]
+        .map(|(kind, value, score)| record(kind, value, score))
+        .concat();
+        let input = Input::from_reader("in.ndjson", None, std::io::Cursor::new(text.into_bytes())).expect("an input");
+        let mut importer = Importer::new(&store, false);
+        ingest::decode(input, &DecodeOptions::new(Arc::clone(store.ids())), |parsed| importer.push(parsed).map(|_| ()))
+            .expect("decodes");
+        importer.finish().expect("imports");
+
+        let spec = |query: &str| CollectionSpec {
+            indicator_types: [StixType::Ipv4Addr].into_iter().collect(),
+            ..CollectionSpec::new(query, QueryText::Xsoar(query.to_owned()))
+        };
+        let cases = [
+            ("", counts(&[("ipv4-addr", 2), ("domain-name", 1)]), counts(&[("Host", 3), ("Mutex", 1)])),
+            (
+                "verdict:malicious",
+                counts(&[("ipv4-addr", 1), ("domain-name", 1)]),
+                counts(&[("Host", 2), ("Mutex", 1)]),
+            ),
+            ("type:Domain", counts(&[("domain-name", 1)]), counts(&[])),
+            ("type:Mutex", counts(&[]), counts(&[("Mutex", 1)])),
+            ("type:URL", counts(&[]), counts(&[])),
+        ];
+        let collections =
+            cases.iter().map(|(query, ..)| spec(query).build(store.ids(), &Options::default()).expect("a good query"));
+        let catalog = Catalog::new(collections.collect()).expect("names differ");
+        let feed = StoreFeed::new(store.clone(), catalog, &FeedOptions::default()).expect("a feed");
+        for (collection, (query, served, unserved)) in feed.catalog().configured().zip(cases) {
+            let census = Census::take(&store, &feed, collection).expect("counts");
+            assert_eq!(census, Census { objects: served.values().sum(), served, unserved }, "{query}");
+        }
+        let all = feed.catalog().configured().next().cloned().expect("the first");
+        let shown = Census::take(&store, &feed, &all).expect("counts").shown(&all);
+        let words: Vec<Vec<&str>> = shown.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(words[1], ["served", "ipv4-addr", "2", "as", "indicator"], "{shown}");
+        assert_eq!(words[2][..4], ["not", "served", "Host", "3"], "{shown}");
+    }
+}

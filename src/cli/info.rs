@@ -6,10 +6,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::output::{self, grouped, say};
-use super::place::{Place, start_log, store_options};
+use super::place::{Place, start_log, store_options, versions};
 use super::{CliError, Outcome};
 use crate::model::time::Timestamp;
-use crate::render::Profile;
 use crate::serve::discovery_resource;
 use crate::store::Store;
 
@@ -47,15 +46,10 @@ pub(super) fn run(args: &InfoArgs) -> Result<Outcome, CliError> {
     // What the server answers to a client that asks for its discovery.
     let mut discovery = discovery_resource(&config.serve, &root);
     if args.output == output::Form::Table {
-        let versions: Vec<&str> = config.serve.versions.iter().map(|version| version.as_str()).collect();
-        let profile = match config.serve.profile {
-            Profile::Standard => "standard",
-            Profile::Xsoar => "xsoar",
-        };
         let lines = [
             ("title", discovery["title"].as_str().unwrap_or_default().to_owned()),
             ("API root", root),
-            ("TAXII", format!("{} in profile {profile}", versions.join(" and "))),
+            ("TAXII", versions(&config.serve)),
             ("store", store.location().to_owned()),
             ("version", snapshot.version().to_string()),
             ("last change", last_change.unwrap_or_else(|| "never".to_owned())),

@@ -10,6 +10,7 @@ use super::{CliError, sentence};
 use crate::config::{CollectionDefaults, Config, ConfigError, LogFormat, Place as Spot, Problem, Problems};
 use crate::feed::collection::{Catalog, CollectionSpec, QueryText};
 use crate::model::kind::StixType;
+use crate::render::Profile;
 use crate::serve::auth::{Admission, Anonymous};
 use crate::serve::{self, StartError};
 use crate::store::{Store, StoreOptions};
@@ -80,6 +81,20 @@ pub(super) fn users(config: &Config, admission: &Admission) -> String {
         (Anonymous::Never, 0) => format!("open to nobody ({count})"),
         _ => count,
     }
+}
+
+/// What is served, for people.
+pub(super) fn versions(options: &serve::Options) -> String {
+    let versions: Vec<&str> = options.versions.iter().map(|version| version.as_str()).collect();
+    let profile = match options.profile {
+        Profile::Standard => "standard",
+        Profile::Xsoar => "xsoar",
+    };
+    let default = match versions.len() {
+        1 => String::new(),
+        _ => format!(", {} by default", options.default_version.as_str()),
+    };
+    format!("{}{default}, in profile {profile}", versions.join(" and "))
 }
 
 /// The store's options as the configuration gives them.

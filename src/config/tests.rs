@@ -83,30 +83,34 @@ fn the_example_holds_every_setting() {
     }
 }
 
-/// What the README shows works as it stands: settings beside the sample of collections, and curl with brackets.
+/// What the documents show works as it stands: settings beside the sample of collections, and curl with brackets.
 #[test]
-fn the_readme_can_be_followed() {
-    let readme = fs::read_to_string("README.md").expect("the README is there");
-    let blocks: Vec<&str> = readme
-        .split("```")
-        .skip(1)
-        .step_by(2)
-        .filter_map(|block| block.split_once('\n'))
-        .map(|(_, text)| text)
-        .collect();
-    let settings: Vec<&&str> = blocks.iter().filter(|block| block.lines().any(|line| line.starts_with('['))).collect();
-    assert_eq!(settings.len(), 2, "collections; TLS");
-    for block in settings {
-        let folder = tempfile::tempdir().expect("folder");
-        fs::copy(COLLECTIONS, folder.path().join("collections.json")).expect("copy");
-        fs::write(folder.path().join("c.toml"), block).expect("write");
-        Config::load_with(Some(&folder.path().join("c.toml")), []).unwrap_or_else(|error| panic!("{error}\n{block}"));
-    }
-    let lines = blocks
-        .iter()
-        .flat_map(|block| block.split("\ncurl ").map(|command| command.strip_prefix("curl ").unwrap_or(command)));
-    for command in lines.filter(|command| command.contains("match[")) {
-        assert!(command.starts_with("-g "), "curl takes `[…]` for a pattern without -g: {command}");
+fn the_documents_can_be_followed() {
+    for (document, expected) in [("README.md", 3), ("docs/xsoar-configuration.md", 1)] {
+        let text = fs::read_to_string(document).expect("the document is there");
+        let blocks: Vec<&str> = text
+            .split("```")
+            .skip(1)
+            .step_by(2)
+            .filter_map(|block| block.split_once('\n'))
+            .map(|(_, text)| text)
+            .collect();
+        let settings: Vec<&&str> =
+            blocks.iter().filter(|block| block.lines().any(|line| line.starts_with('['))).collect();
+        assert_eq!(settings.len(), expected, "{document}");
+        for block in settings {
+            let folder = tempfile::tempdir().expect("folder");
+            fs::copy(COLLECTIONS, folder.path().join("collections.json")).expect("copy");
+            fs::write(folder.path().join("c.toml"), block).expect("write");
+            let config = Config::load_with(Some(&folder.path().join("c.toml")), []);
+            config.unwrap_or_else(|error| panic!("{document}: {error}\n{block}"));
+        }
+        let lines = blocks
+            .iter()
+            .flat_map(|block| block.split("\ncurl ").map(|command| command.strip_prefix("curl ").unwrap_or(command)));
+        for command in lines.filter(|command| command.contains("match[")) {
+            assert!(command.starts_with("-g "), "curl takes `[…]` for a pattern without -g: {command}");
+        }
     }
 }
 

@@ -139,7 +139,8 @@ async fn page(
     request.wants_total = by_number;
     if request.limit == Some(0) {
         // The original's clients may ask for nothing.
-        return Ok(with_type(style.taxii_type(), StatusCode::OK, Body::from("{\"objects\":[]}\n")));
+        let nothing = if shape == Shape::Versions { "{\"versions\":[]}\n" } else { "{\"objects\":[]}\n" };
+        return Ok(with_type(style.taxii_type(), StatusCode::OK, Body::from(nothing)));
     }
     let added_after = request.filters.added_after;
     let page = match app.feed.page(&collection, shape, request.clone()).await {

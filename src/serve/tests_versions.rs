@@ -634,7 +634,8 @@ async fn taxii2_client_misses_nothing() {
     for profile in [Standard, Xsoar] {
         let server = of(profile);
         for total in [0_u64, 1, 5, 7, 2500] {
-            for mut size in [1_u64, 2, 7, 1000, 3000] {
+            // A size between what a page holds and what there is; asked for all at once it takes a part for the whole.
+            for mut size in [1_u64, 2, 7, 1000, 2000] {
                 if total / size > 500 {
                     continue;
                 }
@@ -658,7 +659,7 @@ async fn taxii2_client_misses_nothing() {
                     }
                     start += size;
                 }
-                assert_eq!(got, (0..total).collect::<Vec<_>>(), "{profile:?} {total}");
+                assert!(got.iter().copied().eq(0..total), "{profile:?} {total} {size}: {} items", got.len());
             }
         }
     }
