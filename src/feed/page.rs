@@ -67,6 +67,8 @@ struct Shared {
     edges: EdgeIndex,
     /// Holds for relationships.
     is_edge: Predicate,
+    /// Holds for native objects and relationships, which are served as they came.
+    is_native: Predicate,
     predicates: Mutex<LruCache<String, Predicate>>,
     context: SessionContext,
     cursor_key: [u8; 32],
@@ -102,12 +104,21 @@ impl StoreFeed {
         for function in crate::query::functions() {
             context.register_udf(function);
         }
-        let is_edge = Predicate::compile(&context, &col(column::KIND).eq(lit(kind_value::RELATIONSHIP)))
-            .map_err(|error| StoreError::damaged(store.location(), error))?;
+        let compile = |expr: Expr| {
+            Predicate::compile(&context, &expr).map_err(|error| StoreError::damaged(store.location(), error))
+        };
+        let is_edge = compile(col(column::KIND).eq(lit(kind_value::RELATIONSHIP)))?;
+        // Relationships made from XSOAR's have no version of their own.
+        let is_native = compile(
+            col(column::KIND)
+                .in_list(vec![lit(kind_value::OBJECT), lit(kind_value::RELATIONSHIP)], false)
+                .and(col(column::SPEC_VERSION).is_not_null()),
+        )?;
         Ok(StoreFeed {
             shared: Arc::new(Shared {
                 edges: EdgeIndex::new(is_edge.clone()),
                 is_edge,
+                is_native,
                 cursor_key: store.cursor_key()?,
                 store,
                 catalog: RwLock::new(Arc::new(catalog)),
@@ -175,6 +186,7 @@ impl Shared {
             base: &prepared.base,
             edges: &prepared.edges,
             is_edge: &self.is_edge,
+            is_native: &self.is_native,
             filters: &prepared.filters,
             clocked: prepared.clocked.as_ref(),
             versions,
@@ -232,6 +244,7 @@ impl Shared {
             base: &prepared.base,
             edges: &prepared.edges,
             is_edge: &self.is_edge,
+            is_native: &self.is_native,
             filters: &prepared.filters,
             clocked: prepared.clocked.as_ref(),
             versions: &Versions::Last,
@@ -394,6 +407,7 @@ impl Shared {
             base: &prepared.base,
             edges: &prepared.edges,
             is_edge: &self.is_edge,
+            is_native: &self.is_native,
             filters: &prepared.filters,
             clocked: prepared.clocked.as_ref(),
             versions: &Versions::Last,

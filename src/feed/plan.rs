@@ -30,6 +30,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) edges: &'a Complete,
     /// Holds for relationships, of any collection and version.
     pub(crate) is_edge: &'a Predicate,
+    /// Holds for native objects and relationships.
+    pub(crate) is_native: &'a Predicate,
     /// All must hold; none of them looks at the clock.
     pub(crate) filters: &'a [Predicate],
     /// Must hold as well, and depends on the time of asking.
@@ -59,6 +61,8 @@ pub(crate) struct Plan {
 pub(crate) struct Part {
     pub(crate) view: SegmentView,
     pub(crate) ranges: Vec<Range<u32>>,
+    /// Which rows of the segment are native objects, whose documents have to be read; `None` when there are none.
+    pub(crate) natives: Option<Rows>,
 }
 
 impl Plan {
@@ -106,7 +110,11 @@ impl Plan {
                 }
                 plan.last = Some(view.segment.added(last.end - 1)?);
                 plan.rows += kept;
-                plan.parts.push(Part { view: view.clone(), ranges });
+                let natives = match view.segment.meta().natives {
+                    0 => None,
+                    _ => Some(scope.index.rows(&view.segment, scope.is_native)?),
+                };
+                plan.parts.push(Part { view: view.clone(), ranges, natives });
             }
             if plan.more {
                 break;
