@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, StringArray};
+use arrow::array::{Array, AsArray, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use clap::Args;
@@ -15,11 +15,12 @@ use super::output::{self, grouped, say};
 use super::place::{Place, catalog, start_log, store_options};
 use super::query::session;
 use super::{CliError, Outcome};
-use crate::feed::api::Feed;
+use crate::feed::api::{Feed, StixVersion};
 use crate::feed::collection::Collection;
 use crate::feed::{FeedOptions, StoreFeed};
 use crate::model::kind::StixType;
 use crate::model::schema::{column, kind_value};
+use crate::render;
 use crate::serve::collection_resources;
 use crate::store::{IndicatorTable, Store};
 
@@ -85,7 +86,7 @@ struct Census {
     objects: u64,
     /// Of those, how many are records of each STIX type.
     served: BTreeMap<String, u64>,
-    /// Records without a STIX form, by XSOAR type.
+    /// Records without a form in that version of STIX, by XSOAR type.
     unserved: BTreeMap<String, u64>,
 }
 
@@ -101,22 +102,36 @@ impl Census {
                 // Whether an edge or a definition belongs is not for the query to say.
                 .filter(col(column::KIND).in_list(vec![lit(kind_value::INDICATOR), lit(kind_value::OBJECT)], false))?
                 .filter(collection.query.expr(store.now()))?
-                .aggregate(vec![col(column::STIX_TYPE), col(column::TYPE)], vec![count(lit(1))])?
+                .aggregate(
+                    [column::KIND, column::STIX_TYPE, column::TYPE, column::SPEC_VERSION].map(col).to_vec(),
+                    vec![count(lit(1))],
+                )?
                 .collect()
                 .await
         })?;
         let mut census = Census { objects: feed.count_blocking(collection)?, ..Census::default() };
         for batch in &batches {
-            let [stix_types, types] = [0, 1].map(|at| cast(batch.column(at), &DataType::Utf8));
-            let (stix_types, types) = (stix_types?, types?);
-            let (stix_types, types): (&StringArray, &StringArray) = (stix_types.as_string(), types.as_string());
-            let counts = batch.column(2).as_primitive::<Int64Type>();
-            for ((stix_type, xsoar_type), count) in stix_types.iter().zip(types).zip(counts.values()) {
+            let texts = [0, 1, 2, 3].map(|at| cast(batch.column(at), &DataType::Utf8));
+            let [kinds, stix_types, types, versions] = texts;
+            let texts = [kinds?, stix_types?, types?, versions?];
+            let counts = batch.column(4).as_primitive::<Int64Type>();
+            for (row, count) in counts.values().iter().enumerate() {
+                let [kind, stix_type, xsoar_type, version] = texts.each_ref().map(|column| {
+                    let column: &StringArray = column.as_string();
+                    column.is_valid(row).then(|| column.value(row))
+                });
                 let (place, name) = match stix_type {
-                    Some(stix_type) => (&mut census.served, stix_type),
-                    None => (&mut census.unserved, xsoar_type.unwrap_or("(no type)")),
+                    None => (&mut census.unserved, xsoar_type.unwrap_or("(no type)").to_owned()),
+                    Some(stix_type) if is_served(collection, kind, stix_type, version) => {
+                        (&mut census.served, stix_type.to_owned())
+                    }
+                    Some(stix_type) => {
+                        let name = xsoar_type.unwrap_or(stix_type);
+                        let version = collection.options.version.as_str();
+                        (&mut census.unserved, format!("{name} (not in STIX {version})"))
+                    }
                 };
-                *place.entry(name.to_owned()).or_default() += u64::try_from(*count).unwrap_or_default();
+                *place.entry(name).or_default() += u64::try_from(*count).unwrap_or_default();
             }
         }
         Ok(census)
@@ -141,14 +156,21 @@ impl Census {
             rows.push(vec!["  served".to_owned(), name, grouped(self.others()), String::new()]);
         }
         for (name, count) in &self.unserved {
-            let note = "XSOAR type without a STIX form".to_owned();
-            rows.push(vec!["  not served".to_owned(), name.clone(), grouped(*count), note]);
+            rows.push(vec!["  not served".to_owned(), name.clone(), grouped(*count), String::new()]);
         }
         if rows.is_empty() {
             return "  no record".to_owned();
         }
         output::table(&["", "type", "records", ""], &rows)
     }
+}
+
+/// Whether records of that type have a form in the version that the collection has for clients who name none.
+fn is_served(collection: &Collection, kind: Option<&str>, stix_type: &str, spec_version: Option<&str>) -> bool {
+    if kind == Some(kind_value::OBJECT) {
+        return collection.options.version == StixVersion::V21 || spec_version == Some("2.0");
+    }
+    !render::left_out(&collection.options).iter().any(|left_out| left_out.as_str() == stix_type)
 }
 
 fn add_counts(resource: &mut Value, census: &Census) {
@@ -226,6 +248,6 @@ mod tests {
         let shown = Census::take(&store, &feed, &all).expect("counts").shown(&all);
         let words: Vec<Vec<&str>> = shown.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(words[1], ["served", "ipv4-addr", "2", "as", "indicator"], "{shown}");
-        assert_eq!(words[2][..4], ["not", "served", "Host", "3"], "{shown}");
+        assert_eq!(words[2], ["not", "served", "Host", "3"], "{shown}");
     }
 }
