@@ -1,4 +1,5 @@
-//! Manifest, objects, one object, its versions (TAXII 2.1 §5.3–§5.8, TAXII 2.0 §5.3–§5.6), and the status resource (§4.3).
+//! Manifest, objects, one object, its versions (TAXII 2.1 §5.3–§5.8, TAXII 2.0 §5.3–§5.6), and the status resource
+//! (§4.3).
 //!
 //! All four page resources are one request to the feed; they differ in shape and in the parameters they take. TAXII 2.1
 //! pages them by `limit` and `next`, 2.0 by number.

@@ -79,7 +79,8 @@ pub(super) async fn observe(State(app): State<Arc<App>>, mut request: Request, n
     })
 }
 
-/// Settles how the request is answered, turns [`Failure`]s into bodies, and logs those that the operator should look at.
+/// Settles how the request is answered, turns [`Failure`]s into bodies, and logs those that the operator should look
+/// at.
 pub(super) async fn write_errors(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let (mut style, negotiated) = Style::of(&app, &request);
     request.extensions_mut().insert(style);
