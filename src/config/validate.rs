@@ -176,7 +176,7 @@ impl Reader<'_> {
         defaults: &CollectionDefaults,
     ) -> CollectionDefaults {
         let indicator_types = section.texts("indicator_types").map(|names| self.indicator_types(names));
-        let fields = section.texts("extension_fields").map(|fields| self.extension_fields(table, fields));
+        let fields = section.texts("extension_fields").map(|fields| self.extension_fields(table, &fields));
         let relationships = section.flag("relationships").map(value);
         let revoked = section.flag("revoked_relationships").map(value);
         CollectionDefaults {
@@ -190,9 +190,9 @@ impl Reader<'_> {
     }
 
     /// `none`, `all` or names of fields; as in the original, the names may stand in one text with commas.
-    fn extension_fields(&self, table: &str, texts: Vec<Located<String>>) -> Option<ExtensionFields> {
+    fn extension_fields(&self, table: &str, texts: &[Located<String>]) -> Option<ExtensionFields> {
         let mut names: Vec<Box<str>> = Vec::new();
-        for Located { value, place } in &texts {
+        for Located { value, place } in texts {
             for name in value.split(',').map(str::trim).filter(|name| !name.is_empty()) {
                 let stands_alone = name.eq_ignore_ascii_case("all") || name.eq_ignore_ascii_case("none");
                 if stands_alone && (texts.len() > 1 || value.trim() != name) {

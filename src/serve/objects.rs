@@ -1,4 +1,5 @@
-//! Manifest, objects, one object, its versions (TAXII 2.1 §5.3–§5.8, TAXII 2.0 §5.3–§5.6), and the status resource (§4.3).
+//! Manifest, objects, one object, its versions (TAXII 2.1 §5.3–§5.8, TAXII 2.0 §5.3–§5.6), and the status resource
+//! (§4.3).
 //!
 //! All four page resources are one request to the feed; they differ in shape and in the parameters they take. TAXII 2.1
 //! pages them by `limit` and `next`, 2.0 by number.
@@ -140,7 +141,9 @@ async fn page(
     if request.limit == Some(0) {
         // The original's clients may ask for nothing.
         let nothing = if shape == Shape::Versions { "{\"versions\":[]}\n" } else { "{\"objects\":[]}\n" };
-        return Ok(with_type(style.taxii_type(), StatusCode::OK, Body::from(nothing)));
+        let mut response = with_type(style.taxii_type(), StatusCode::OK, Body::from(nothing));
+        tell_query_time(&mut response, started);
+        return Ok(response);
     }
     let added_after = request.filters.added_after;
     let page = match app.feed.page(&collection, shape, request.clone()).await {
@@ -169,16 +172,19 @@ async fn page(
     }
     *response.body_mut() = body(page.body).await?;
     if style.profile == Profile::Xsoar {
-        let seconds = format!("{:.3}", started.elapsed().as_secs_f64());
-        if let Ok(value) = HeaderValue::try_from(seconds) {
-            response.headers_mut().insert(QUERY_TIME, value);
-        }
+        tell_query_time(&mut response, started);
     }
     Ok(response)
 }
 
 fn style(request: &Request) -> Result<Style, ServeError> {
     request.extensions().get().copied().ok_or(ServeError::Internal { what: "a request without its style" })
+}
+
+fn tell_query_time(response: &mut Response, started: Instant) {
+    if let Ok(value) = HeaderValue::try_from(format!("{:.3}", started.elapsed().as_secs_f64())) {
+        response.headers_mut().insert(QUERY_TIME, value);
+    }
 }
 
 fn header_value(date: Timestamp) -> Option<HeaderValue> {

@@ -23,6 +23,9 @@ use crate::serve::style::Style;
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const VARY_ON: HeaderValue = HeaderValue::from_static("Accept, Accept-Encoding, Authorization");
 
+/// Of pages by number, all of which a cache would else take for one.
+const VARY_BY_NUMBER: HeaderValue =
+    HeaderValue::from_static("Accept, Accept-Encoding, Authorization, Range, Content-Range");
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000; includeSubDomains");
 
 /// Headers of a page by number. They stand aside until the body is compressed: whoever compresses leaves parts alone,
@@ -57,6 +60,7 @@ pub(super) async fn observe(State(app): State<Arc<App>>, mut request: Request, n
     }
     response.headers_mut().insert(VARY, VARY_ON);
     if let Some(Numbered { content_range, accepted }) = response.extensions_mut().remove::<Numbered>() {
+        response.headers_mut().insert(VARY, VARY_BY_NUMBER);
         if let Some(content_range) = content_range {
             response.headers_mut().insert(CONTENT_RANGE, content_range);
         }
@@ -75,7 +79,8 @@ pub(super) async fn observe(State(app): State<Arc<App>>, mut request: Request, n
     })
 }
 
-/// Settles how the request is answered, turns [`Failure`]s into bodies, and logs those that the operator should look at.
+/// Settles how the request is answered, turns [`Failure`]s into bodies, and logs those that the operator should look
+/// at.
 pub(super) async fn write_errors(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let (mut style, negotiated) = Style::of(&app, &request);
     request.extensions_mut().insert(style);

@@ -1,9 +1,11 @@
 //! Query parameters of the page resources (TAXII 2.1 §3.4, §3.5; TAXII 2.0 §3.5): which there are, what is well-formed.
 //!
 //! A parameter that the resource takes and that is malformed or doubled is refused by name. Anything else is ignored,
-//! since clients and the proxies before them add parameters of their own. In the profile `xsoar` all that XSOAR's server
-//! takes is taken (spec/xsoar-taxii2-server.md §2.9, §2.10): it reads the first of several, passes over empty ones, has
-//! blanks around values, JSON lists of types, `limit=0`, and does not look at `match[spec_version]` at all.
+//! since clients and the proxies before them add parameters of their own.
+//!
+//! In the profile `xsoar` all that XSOAR's server takes is taken (spec/xsoar-taxii2-server.md §2.9, §2.10): it reads the
+//! first of several, passes over empty ones, has blanks around values, JSON lists of types, `limit=0`, and does not look
+//! at `match[spec_version]` at all.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;

@@ -2,9 +2,10 @@
 //!
 //! Both spellings that the standard left room for are read, `items=0-99` as HTTP has it and `items 0-99` as its examples
 //! do, and so is a `Content-Range` in the request, which goes before `Range` as in XSOAR's server. In the standard's
-//! profile both ends are inclusive. XSOAR's server leaves out the last item of what it is asked for (`items 0-4` gives four;
-//! spec/xsoar-taxii2-server.md §2.9), and its clients count on that. It refuses the spelling with `=`, so no client of it
-//! counts on anything there: that one has inclusive ends in both profiles, which taxii2-client needs to miss nothing.
+//! profile both ends are inclusive. XSOAR's server leaves out the last item of what it is asked for (`items 0-4` gives
+//! four; spec/xsoar-taxii2-server.md §2.9), and its clients count on that. It refuses the spelling with `=`, so no client
+//! of it counts on anything there: that one has inclusive ends in both profiles, which taxii2-client needs to miss
+//! nothing.
 
 use axum::http::header::{CONTENT_RANGE, RANGE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};

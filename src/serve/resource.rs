@@ -1,5 +1,5 @@
-//! The small TAXII resources, key by key (TAXII 2.1 §4 and §5, TAXII 2.0 §4 and §5, spec/xsoar-taxii2-server.md §2.7), and
-//! the answer that carries one.
+//! The small TAXII resources, key by key (TAXII 2.1 and 2.0 §4 and §5, spec/xsoar-taxii2-server.md §2.7), and the answer
+//! that carries one.
 
 use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;

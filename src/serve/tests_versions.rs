@@ -1,5 +1,5 @@
-//! Both TAXII versions and both profiles against the fake feed: spec/xsoar-taxii2-server.md §2 row by row, and beside it
-//! what the standards say.
+//! Both TAXII versions and both profiles against the fake feed: spec/xsoar-taxii2-server.md §2 row by row, and beside
+//! it what the standards say.
 
 use Profile::{Standard, Xsoar};
 use StixVersion::{V20, V21};
@@ -227,7 +227,8 @@ async fn resources_of_taxii_20() {
 /// TAXII 2.0 §3.4; spec/xsoar-taxii2-server.md §2.8 and §2.9. The feed has five items.
 #[tokio::test]
 async fn pages_by_number() {
-    // Header, its value; in the standard profile status, what the feed is asked for and `Content-Range`; the same in xsoar.
+    // Header, its value; in the standard profile status, what the feed is asked for and `Content-Range`; the same in
+    // xsoar.
     type Row = (&'static str, &'static str, [(u16, Option<(u64, u64)>, &'static str); 2]);
     let same = |range, outcome| -> Row { ("range", range, [outcome, (200, outcome.1, outcome.2)]) };
     let rows: [Row; 16] = [
