@@ -29,17 +29,18 @@ pub(super) fn run(args: &CheckArgs) -> Result<Outcome, CliError> {
         problems.iter().for_each(|problem| complain(&format!("error: {problem}")));
         let verdict = if problems.is_empty() { "ok" } else { "damaged" };
         say(&format!(
-            "{verdict}: version {}, {} records in {} rows, {} segments, {}",
+            "{verdict}: version {}, {} records in {} rows, {} waiting edges, {} segments, {}",
             report.version,
             grouped(report.live_rows),
             grouped(report.rows),
+            grouped(report.waiting),
             report.segments,
             output::bytes(report.bytes)
         ))?;
     } else {
         let text = json!({
             "ok": problems.is_empty(), "version": report.version, "records": report.live_rows, "rows": report.rows,
-            "segments": report.segments, "bytes": report.bytes, "types": report.types, "problems": problems,
+            "waiting_edges": report.waiting, "segments": report.segments, "bytes": report.bytes, "types": report.types, "problems": problems,
         });
         say(&text.to_string())?;
     }

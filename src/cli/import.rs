@@ -24,15 +24,17 @@ const PLAIN_PROGRESS: Duration = Duration::from_secs(10);
 /// Rejected records of an input that a dry run shows.
 const REJECTS_SHOWN: usize = 5;
 
-/// Import indicators and STIX objects from files or standard input.
+/// Import indicators, STIX objects and relationships from files or standard input.
 ///
-/// Takes XSOAR indicator documents (NDJSON, JSON array, search response), STIX 2.x bundles and objects, CSV with a header, and
-/// plain lists of values; each of them plain, gzip or zstd. What is already in the store is updated; what says nothing new is not written.
+/// Takes XSOAR documents of indicators and relationships (NDJSON, JSON array, search response; mixed, in any order), STIX 2.x bundles
+/// and objects, CSV with a header, and plain lists of values; each of them plain, gzip or zstd. What is already in the store is
+/// updated; what says nothing new is not written. A relationship whose ends are not both there is kept, and served once they are: by
+/// a later record, file or import.
 /// Records that cannot be taken go to FILE.rejected.ndjson with line and reason, which only its owner may read; the
 /// rest is imported. When all of FILE can be taken, the FILE.rejected.ndjson of an earlier import is removed.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  taxiway import export.ndjson.gz\n  taxiway import 'feeds/*.json' --source 'My Feed'\n  curl -s https://example.org/list.txt | taxiway import - --type IP --source Example"
+    after_help = "Examples:\n  taxiway import export.ndjson.gz\n  taxiway import 'feeds/*.json' --source 'My Feed'\n  taxiway import indicators.json relationships.json --keep-dates\n  curl -s https://example.org/list.txt | taxiway import - --type IP --source Example"
 )]
 pub(super) struct ImportArgs {
     /// Files; folders, which stand for the files right inside them; glob patterns; or `-` for standard input. Hidden
@@ -61,6 +63,13 @@ pub(super) struct ImportArgs {
     /// CSV column to field, `COLUMN=FIELD`; may be repeated.
     #[arg(long = "map", value_name = "COLUMN=FIELD", value_parser = mapping)]
     columns: Vec<(String, String)>,
+    /// Give each record the date of its own last change as its place in the feed, instead of the date of this import: for moving to a
+    /// new store while consumers resume from the date of the last object they saw at the old one. Records are brought into the order
+    /// of these dates, a million (or 256 MiB of them) at a time, so a longer export should come in that order. Dates never go back:
+    /// what is older than the newest record of the store, or an edge older than its ends, comes right behind it, and may be
+    /// fetched once more.
+    #[arg(long)]
+    keep_dates: bool,
     /// Say what would be done, and write nothing: no store, no reject file. Some rejected records are shown instead.
     #[arg(long)]
     dry_run: bool,
@@ -126,7 +135,8 @@ pub(super) fn run(args: &ImportArgs) -> Result<Outcome, CliError> {
         ..DecodeOptions::new(Arc::clone(store.ids()))
     };
     let began = Instant::now();
-    let mut importer = Importer::new(&store, args.dry_run).with_default_score(args.score);
+    let mut importer =
+        Importer::new(&store, args.dry_run).with_default_score(args.score).with_kept_dates(args.keep_dates);
     let mut failures = 0;
     let mut reject_files = Vec::new();
     for spec in &inputs {
@@ -432,7 +442,8 @@ fn report(
     if args.output != output::Form::Table {
         let text = json!({
             "inputs": inputs, "failed_inputs": failures, "read": summary.read, "new": summary.new, "changed": summary.changed,
-            "unchanged": summary.unchanged, "rejected": summary.rejected, "bytes": summary.bytes, "seconds": seconds,
+            "unchanged": summary.unchanged, "rejected": summary.rejected, "waiting": summary.waiting,
+            "waiting_for": summary.waiting_for, "bytes": summary.bytes, "seconds": seconds,
             "dry_run": args.dry_run, "not_served": summary.warnings.unknown_types, "unreadable_fields": summary.warnings.fields,
             "rejected_files": rejects,
         });
@@ -449,6 +460,10 @@ fn report(
     say(&format!("changed    {:>12}", grouped(summary.changed)))?;
     say(&format!("unchanged  {:>12}", grouped(summary.unchanged)))?;
     say(&format!("rejected   {:>12}", grouped(summary.rejected)))?;
+    if summary.waiting > 0 {
+        say(&format!("waiting    {:>12}   edges of the store without both ends", grouped(summary.waiting)))?;
+        complain(&format!("relationships wait for their ends, for example: {}", summary.waiting_for.join("; ")));
+    }
     for path in rejects {
         complain(&format!("rejected records, with line and reason: {}", path.display()));
     }

@@ -54,19 +54,20 @@ pub(super) fn run(args: &InfoArgs) -> Result<Outcome, CliError> {
             ("version", snapshot.version().to_string()),
             ("last change", last_change.unwrap_or_else(|| "never".to_owned())),
             ("records", grouped(snapshot.live_rows())),
+            ("waiting edges", grouped(snapshot.waiting_rows())),
             ("rows", format!("{} in {} segments, {}", grouped(rows), snapshot.segments().len(), output::bytes(bytes))),
             ("license id", store.properties().license_id.clone()),
             ("id scheme", store.properties().id_scheme.clone()),
         ];
         for (name, value) in lines {
-            say(&format!("{name:<12} {value}"))?;
+            say(&format!("{name:<13} {value}"))?;
         }
         let counts: Vec<Vec<String>> = types.iter().map(|(name, count)| vec![name.clone(), grouped(*count)]).collect();
         say(&output::table(&["STIX type", "rows"], &counts))?;
     } else {
         discovery["store"] = json!({
             "location": store.location(), "version": snapshot.version(), "last_change": last_change,
-            "records": snapshot.live_rows(), "rows": rows, "segments": snapshot.segments().len(), "bytes": bytes,
+            "records": snapshot.live_rows(), "waiting_edges": snapshot.waiting_rows(), "rows": rows, "segments": snapshot.segments().len(), "bytes": bytes,
             "license_id": store.properties().license_id, "id_scheme": store.properties().id_scheme, "types": types,
         });
         say(&discovery.to_string())?;

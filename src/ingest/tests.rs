@@ -323,25 +323,75 @@ fn an_object_keeps_its_own_lists() {
     }
 }
 
+const RELATIONSHIP: &str = r#"{"id":"9","entityA":"192.0.2.1","entityAFamily":"Indicator","entityAType":"IP","entityB":"Mal","entityBFamily":"Indicator","entityBType":"Malware","name":"related to","reverseName":"related to","type":"IndicatorToIndicator","createdInSystem":"2024-01-01T00:00:00Z","modified":"2024-01-02T00:00:00Z","CustomFields":{"revoked":true,"description":"why"},"version":3}"#;
+
+/// It names its ends by type and value; their ids are looked up when it enters the log.
 #[test]
-fn an_xsoar_relationship_becomes_a_stix_one() {
-    let text = r#"{"id":"9","entityA":"192.0.2.1","entityAType":"IP","entityB":"Mal","entityBType":"Malware","name":"related to","type":"IndicatorToIndicator","createdInSystem":"2024-01-01T00:00:00Z","modified":"2024-01-02T00:00:00Z","CustomFields":{"revoked":false,"description":"why"}}"#;
-    let found = decoded(
-        text.to_owned()
-            + "\n{\"id\":\"9\",\"entityA\":\"a\",\"entityAType\":\"Host\",\"entityB\":\"b\",\"entityBType\":\"IP\",\"name\":\"x\"}",
-    );
+fn an_xsoar_relationship_keeps_its_form() {
+    let found = decoded(RELATIONSHIP);
     let row = &found.rows[0];
-    let document: Value = serde_json::from_str(row["document"].as_str().unwrap()).unwrap();
-    assert_eq!(document["relationship_type"], "related-to");
-    assert_eq!(row["kind"], "relationship");
-    for key in ["source_ref", "target_ref", "description"] {
-        assert_eq!(document[key], row[key], "{key}");
+    let ids = options().ids;
+    let id = crate::ingest::edge::stix_id(crate::model::kind::StixType::Relationship, &ids.relationship("9"));
+    assert_eq!(row["id"], hex(&id));
+    let names = ["kind", "stix_type", "spec_version", "relationship_type", "description", "revoked", "document"];
+    assert_eq!(
+        found.columns(&names)[0],
+        [
+            json!("relationship"),
+            json!("relationship"),
+            Value::Null,
+            json!("related to"),
+            json!("why"),
+            json!(true),
+            json!(RELATIONSHIP)
+        ]
+    );
+    assert_eq!((&row["created"], &row["modified"]), (&json!("2024-01-01T00:00:00Z"), &json!("2024-01-02T00:00:00Z")));
+    assert_eq!((&row["source_ref"], &row["target_ref"]), (&Value::Null, &Value::Null));
+    assert_eq!(row["object_refs"], json!(["IP", "192.0.2.1", "Malware", "Mal"]));
+    // Bookkeeping is no content, a name is.
+    for (from, to, same) in [
+        ("\"version\":3", "\"version\":4", true),
+        ("\"reverseName\":\"related to\"", "\"reverseName\":\"x\"", true),
+        ("\"name\":\"related to\"", "\"name\":\"uses\"", false),
+        ("\"entityB\":\"Mal\"", "\"entityB\":\"Other\"", false),
+        ("\"revoked\":true", "\"revoked\":false", false),
+    ] {
+        let changed = decoded(RELATIONSHIP.replace(from, to));
+        assert_eq!(changed.keys, found.keys);
+        assert_eq!(changed.digests == found.digests, same, "{to}");
     }
-    assert_eq!(hex(document["id"].as_str().unwrap()), row["id"]);
-    assert_eq!(document["modified"], "2024-01-02T00:00:00.000000Z");
-    let source = decoded(r#"{"value":"192.0.2.1","indicator_type":"IP"}"#);
-    assert_eq!(hex(row["source_ref"].as_str().unwrap()), source.rows[0]["id"]);
-    assert_eq!(found.rejects, [(2, "an end of this relationship, `a`, has no STIX form".to_owned())]);
+}
+
+#[test]
+fn ends_of_relationships_that_are_no_indicators_are_kept_as_such() {
+    let incident = RELATIONSHIP.replace("\"entityBFamily\":\"Indicator\"", "\"entityBFamily\":\"Incident\"");
+    let found = decoded(
+        incident.replace("\"entityBType\":\"Malware\",", "")
+            + "\n{\"id\":\"9\",\"entityA\":\"a\",\"entityB\":\"b\",\"name\":\"x\"}",
+    );
+    assert_eq!(found.rows[0]["object_refs"], json!(["IP", "192.0.2.1", "", "Mal"]));
+    assert_eq!(found.rejects, [(2, "a relationship without `entityAType`".to_owned())]);
+}
+
+/// What a search for relationships answers with.
+#[test]
+fn lists_called_data_are_search_responses() {
+    let indicator = r#"{"value":"192.0.2.1","indicator_type":"IP"}"#;
+    let cases = [
+        (format!("{{\"data\":[{RELATIONSHIP},\n{indicator}],\"total\":2}}"), 2, vec![]),
+        (format!("{{\"total\":1,\"data\":[{RELATIONSHIP}]}}\n{{\"total\":1,\"data\":[{RELATIONSHIP}]}}"), 2, vec![]),
+        (format!("[{{\"data\":[{RELATIONSHIP}]}},{{\"iocs\":[{indicator}]}}]"), 2, vec![]),
+        ("{\"data\":null,\"total\":0}".to_owned(), 0, vec![]),
+        ("{\"data\":[]}".to_owned(), 0, vec![]),
+        ("{\"data\":7}".to_owned(), 0, vec![(1, "`data` is not a list".to_owned())]),
+        (r#"{"data":[{"a":1}],"id":"x-c--8e2e2d2b-17d4-4cbf-938f-98ee46b3cd3f","type":"x-c"}"#.to_owned(), 1, vec![]),
+    ];
+    for (text, rows, rejects) in cases {
+        let found = decoded(&text);
+        assert_eq!((found.rows.len(), &found.rejects), (rows, &rejects), "{text}");
+    }
+    assert_eq!(decoded(format!("{{\"data\":[{RELATIONSHIP},\n{indicator}],\"total\":2}}")).lines, [1, 2]);
 }
 
 #[test]

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use bytes::Bytes;
 
 use super::fs::{self, FileSink, Listed, ReadAt, Storage};
-use super::{CompactOptions, Store, StoreError, StoreOptions};
+use super::segment::SegmentWriter;
+use super::{CompactOptions, Segment, Store, StoreError, StoreOptions};
 use crate::ingest::{self, DecodeOptions, Importer, Input, Summary};
 use crate::model::time::Timestamp;
 
@@ -95,15 +96,8 @@ impl FileSink for MortalSink {
     }
 }
 
-fn import(store: &Store, scores: impl Iterator<Item = (usize, u8)>) -> Result<Summary, String> {
-    let lines: String = scores
-        .map(|(number, score)| {
-            format!(
-                r#"{{"indicator_type":"Domain","value":"h{number}.example.com","score":{score},"timestamp":"2024-01-01T00:00:00Z"}}"#
-            ) + "\n"
-        })
-        .collect();
-    let input = Input::from_reader("test.ndjson", None, io::Cursor::new(lines.into_bytes())).unwrap();
+fn import(store: &Store, lines: &str) -> Result<Summary, String> {
+    let input = Input::from_reader("test.ndjson", None, io::Cursor::new(lines.to_owned().into_bytes())).unwrap();
     let mut importer = Importer::new(store, false);
     let mut failure = None;
     let decoded = ingest::decode(input, &DecodeOptions::new(Arc::clone(store.ids())), |parsed| {
@@ -113,16 +107,52 @@ fn import(store: &Store, scores: impl Iterator<Item = (usize, u8)>) -> Result<Su
     importer.finish().map_err(|error| error.to_string())
 }
 
+fn domains(numbers: std::ops::Range<usize>, score: u8) -> String {
+    let line = |number| {
+        format!(
+            r#"{{"indicator_type":"Domain","value":"h{number}.example.com","score":{score},"timestamp":"2024-01-01T00:00:00Z"}}"#
+        ) + "\n"
+    };
+    numbers.map(line).collect()
+}
+
+/// From each domain to the next one, and from a report to it.
+fn edges(numbers: std::ops::Range<usize>) -> String {
+    let line = |id: String, kind: &str, from: &str, to: usize| {
+        format!(
+            r#"{{"id":"{id}","entityA":"{from}","entityAType":"{kind}","entityAFamily":"Indicator","entityB":"h{to}.example.com","entityBType":"Domain","entityBFamily":"Indicator","name":"related to","createdInSystem":"2024-01-01T00:00:00Z","modified":"2024-01-01T00:00:00Z"}}"#
+        ) + "\n"
+    };
+    numbers
+        .flat_map(|number| {
+            let from = format!("h{number}.example.com");
+            [line(format!("{number}"), "Domain", &from, number + 1), line(format!("r{number}"), "Report", "R", number)]
+        })
+        .collect()
+}
+
+const REPORT: &str = r#"{"indicator_type":"Report","value":"R","timestamp":"2024-01-01T00:00:00Z","CustomFields":{"reportobjectreferences":[{"objectstixid":"url--own"}]}}
+"#;
+
 /// Design §3: whatever the step, the store is whole, holds the last version or the next, and doing it again completes it.
 #[test]
 fn a_death_at_any_step_leaves_the_last_version_or_the_next() {
     type Work = fn(&Store) -> Result<(), String>;
-    let update: Work = |store| import(store, (50..150).map(|number| (number, 3))).map(|_| ());
+    let all = || CompactOptions { all: true, history_s: Some(0), ..CompactOptions::default() };
+    let update: Work = |store| import(store, &domains(50..150, 3)).map(|_| ());
     let compact: Work = |store| {
         let all = CompactOptions { all: true, history_s: Some(0), ..CompactOptions::default() };
         store.compact(&all).map(|_| ()).map_err(|error| error.to_string())
     };
-    for (name, work, records) in [("import", update, 150), ("compact", compact, 100)] {
+    // Ends change and come, edges enter and wait, the report gets references.
+    let link: Work = |store| import(store, &(domains(5..35, 2) + REPORT + &edges(30..40))).map(|_| ());
+    let cases: [(&str, String, Work, [u64; 2]); 4] = [
+        ("import", String::new(), update, [150, 0]),
+        ("compact", String::new(), compact, [100, 0]),
+        ("link", edges(100..110) + &edges(0..30), link, [100 + 60 + 20 + 1, 20]),
+        ("compact edges", edges(100..110) + REPORT + &edges(90..95), compact, [100 + 10 + 1, 20]),
+    ];
+    for (name, first, work, [records, waiting]) in cases {
         for death in [Death::Before, Death::After] {
             let mut deaths = 0;
             loop {
@@ -130,13 +160,14 @@ fn a_death_at_any_step_leaves_the_last_version_or_the_next() {
                 // Old versions go at once, so that the steps of removal are among those that die.
                 let options = StoreOptions {
                     location: folder.path().to_string_lossy().into_owned(),
+                    license_id: Some("test".to_owned()),
                     snapshots_kept_s: 0,
                     ..StoreOptions::default()
                 };
                 let store = Store::open_or_create(options.clone()).unwrap();
-                import(&store, (0..100).map(|number| (number, 1))).unwrap();
-                import(&store, (0..10).map(|number| (number, 2))).unwrap();
-                let before = live(&store);
+                import(&store, &domains(0..100, 1)).unwrap();
+                import(&store, &(domains(0..10, 2) + &first)).unwrap();
+                let before = state(&store);
                 let mortal = Mortal {
                     folder: fs::open(&options.location).unwrap(),
                     steps: Arc::new(AtomicI64::new(deaths)),
@@ -147,12 +178,21 @@ fn a_death_at_any_step_leaves_the_last_version_or_the_next() {
                 let result = work(&mortal);
                 drop((mortal, store));
                 let found = Store::open(options).unwrap();
-                assert!(found.check(|_| ()).unwrap().problems.is_empty(), "{name}, {death:?} step {deaths}");
-                let now = live(&found);
-                assert!(now == before || now.len() == records, "{name}, {death:?} step {deaths}: {}", now.len());
+                let check = found.check(|_| ()).unwrap();
+                assert!(check.problems.is_empty(), "{name}, {death:?} step {deaths}: {:?}", check.problems);
+                let now = state(&found);
                 work(&found).unwrap();
-                assert!(found.check(|_| ()).unwrap().problems.is_empty(), "{name} again after {death:?} step {deaths}");
-                assert_eq!(live(&found).len(), records, "{name} again after {death:?} step {deaths}");
+                let after = state(&found);
+                assert!(now == before || now == after, "{name}, {death:?} step {deaths}");
+                let check = found.check(|_| ()).unwrap();
+                assert!(check.problems.is_empty(), "{name} again after {death:?} step {deaths}: {:?}", check.problems);
+                assert_eq!(
+                    [check.live_rows, check.waiting],
+                    [records, waiting],
+                    "{name} again after {death:?} step {deaths}"
+                );
+                found.compact(&all()).unwrap();
+                assert_eq!(state(&found), after, "{name} compacted after {death:?} step {deaths}");
                 if steps.load(Ordering::SeqCst) > 0 {
                     result.unwrap();
                     break;
@@ -164,17 +204,105 @@ fn a_death_at_any_step_leaves_the_last_version_or_the_next() {
     }
 }
 
-/// `added` of every live row, in order.
-fn live(store: &Store) -> Vec<i64> {
+/// Every live row, in the order of the log and then of those that wait, without the dates that imports give.
+fn state(store: &Store) -> Vec<String> {
+    use crate::model::schema::{column as c, schema_names};
     let snapshot = store.reload().unwrap();
-    let mut added = Vec::new();
-    for view in snapshot.segments() {
-        added.extend(
-            (0..view.segment.rows())
-                .filter(|row| !view.superseded.contains(*row))
-                .map(|row| view.segment.added(row).unwrap().0),
-        );
+    let names: Vec<&str> = schema_names().into_iter().filter(|name| ![c::ADDED, c::MODIFIED].contains(name)).collect();
+    let (mut rows, mut last) = (Vec::new(), i64::MIN);
+    for (position, view) in snapshot.segments().iter().chain(snapshot.waiting()).enumerate() {
+        for row in (0..view.segment.rows()).filter(|_| position < snapshot.segments().len()) {
+            let added = view.segment.added(row).unwrap().0;
+            assert!(added > last, "`added` must rise strictly");
+            last = added;
+        }
+        let mut writer = arrow::json::LineDelimitedWriter::new(Vec::new());
+        for batch in view.segment.read(&view.live_ranges(0..view.segment.rows()), &names, 1_024).unwrap() {
+            writer.write(&batch.unwrap()).unwrap();
+        }
+        writer.finish().unwrap();
+        rows.extend(String::from_utf8(writer.into_inner()).unwrap().lines().map(str::to_owned));
     }
-    assert!(added.windows(2).all(|pair| pair[0] < pair[1]), "`added` must rise strictly");
-    added
+    rows
+}
+
+/// A store as the first schema left it: younger columns are null, ends are found by scanning, and compaction writes what is missing.
+#[test]
+fn stores_of_the_first_schema_are_read_and_go_on() {
+    use crate::model::schema::{column as c, schema};
+    let young = [c::SOURCE_INDICATOR_ID, c::TARGET_INDICATOR_ID, c::OBJECT_REF_INDICATORS];
+    let folder = tempfile::tempdir().unwrap();
+    let options = StoreOptions { location: folder.path().to_string_lossy().into_owned(), ..StoreOptions::default() };
+    let store = Store::open_or_create(options.clone()).unwrap();
+    let native = r#"{"type":"relationship","spec_version":"2.1","id":"relationship--44298a74-ba52-4f0c-87a3-1824e67d7fad","created":"2024-01-01T00:00:00Z","modified":"2024-01-01T00:00:00Z","relationship_type":"x","source_ref":"domain-name--1","target_ref":"domain-name--2"}"#;
+    let ends: Vec<String> = [1, 2].map(|n| format!(r#"{{"type":"domain-name","id":"domain-name--0000000{n}-0000-4000-8000-000000000000","value":"n{n}.example.com"}}"#)).into();
+    let native = native
+        .replace("--1\"", "--00000001-0000-4000-8000-000000000000\"")
+        .replace("--2\"", "--00000002-0000-4000-8000-000000000000\"");
+    import(&store, &(domains(0..20, 1) + &ends.join("\n") + "\n" + &native + "\n")).unwrap();
+    let expected = state(&store);
+
+    // The same rows, written as they were.
+    let snapshot = store.snapshot().unwrap();
+    let fields: Vec<_> =
+        schema().fields().iter().filter(|field| !young.contains(&field.name().as_str())).cloned().collect();
+    let old_schema = Arc::new(arrow::datatypes::Schema::new(fields));
+    let names: Vec<&str> = old_schema.fields().iter().map(|field| field.name().as_str()).collect();
+    let mut manifest = snapshot.manifest().successor(store.now());
+    manifest.segments.clear();
+    for view in snapshot.segments() {
+        let mut writer = SegmentWriter::create_with_schema(store.storage(), Arc::clone(&old_schema)).unwrap();
+        let mut entries: Vec<_> = view.segment.file().unwrap().index.entries().unwrap().collect();
+        entries.sort_by_key(|entry| entry.row);
+        let keys: Vec<u64> = entries.iter().map(|entry| entry.key).collect();
+        let digests: Vec<u64> = entries.iter().map(|entry| entry.digest).collect();
+        for batch in view.segment.read(std::slice::from_ref(&(0..view.segment.rows())), &names, 1_024).unwrap() {
+            let batch = batch.unwrap();
+            assert_eq!(batch.num_columns(), names.len());
+            writer.write_row_group(&batch, &keys, &digests).unwrap();
+        }
+        let mut meta = writer.finish().unwrap().unwrap();
+        let index = Segment::new(meta.clone(), Arc::clone(store.storage())).file().unwrap();
+        let encoded = super::index::without_ends(&index.index);
+        let mut sink = store.storage().create(&super::segment::index_path(&meta.id)).unwrap();
+        sink.write_all(&encoded).unwrap();
+        sink.finish().unwrap();
+        meta.index_bytes = encoded.len() as u64;
+        meta.index_checksum = format!("{:016x}", twox_hash::XxHash3_64::oneshot(&encoded));
+        meta.schema = 1;
+        manifest.segments.push(meta);
+    }
+    store.publish(manifest).unwrap();
+    drop(store);
+
+    let store = Store::open(options).unwrap();
+    assert_eq!(state(&store), expected);
+    assert!(store.check(|_| ()).unwrap().problems.is_empty());
+    let table = Arc::new(super::IndicatorTable::live(store.snapshot().unwrap()));
+    let context = datafusion::prelude::SessionContext::new();
+    context.register_table("indicators", table).unwrap();
+    let rows = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+        let sql = "SELECT value FROM indicators WHERE source_indicator_id IS NULL AND object_ref_indicators IS NULL AND kind = 'object'";
+        let batches = context.sql(sql).await.unwrap().collect().await.unwrap();
+        batches.iter().map(arrow::array::RecordBatch::num_rows).sum::<usize>()
+    });
+    assert_eq!(rows, 2);
+    // An end that changes draws its edge along, though no index names it.
+    let changed = ends[0].replace("n1.example.com", "changed.example.com");
+    assert_eq!(import(&store, &(changed + "\n" + &domains(0..5, 2))).unwrap().changed, 6);
+    let check = store.check(|_| ()).unwrap();
+    assert!(check.problems.is_empty(), "{:?}", check.problems);
+    let now = state(&store);
+    assert_eq!(now.len(), expected.len());
+    assert!(now.last().unwrap().contains("relationship--44298a74"), "{now:?}");
+    store.compact(&CompactOptions { all: true, history_s: Some(0), ..CompactOptions::default() }).unwrap();
+    assert_eq!(state(&store), now);
+    assert!(
+        store
+            .snapshot()
+            .unwrap()
+            .segments()
+            .iter()
+            .all(|view| view.segment.file().unwrap().index.end_count() == Some(2))
+    );
 }
