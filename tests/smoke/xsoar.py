@@ -29,7 +29,7 @@ from smoke import Checks, short
 from stix2patterns.validator import run_validator
 from stix2validator import ValidationOptions, validate_parsed_json
 from taxii2client import v20, v21
-from xsoar_model import OBSERVABLES, PAWN, STIX_TYPES, Model, date, dumps
+from xsoar_model import OBSERVABLES, STIX_TYPES, Model, date, dumps, patterns
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "data" / "xsoar"
@@ -599,7 +599,7 @@ def test_authentication(checks, bench):
 # Objects of the profile `xsoar`
 
 
-def same_object(expected, found):
+def same_object(expected, found, document=None):
     """None, or where they differ. What §3 to §6 leave open is taken either way: a doubled backslash in a pattern (the
     original's single one makes patterns invalid), and how the instant of `published` is written, and a list of
     labels without any."""
@@ -608,11 +608,8 @@ def same_object(expected, found):
         one, other = expected.get(key, "(absent)"), found.get(key, "(absent)")
         if one == other:
             continue
-        if key == "pattern" and "\\" in one:
-            head, value, tail = one.partition(" = ")[0], one.partition(" = '")[2][:-2], "']"
-            doubled = value.replace("\\'", "'").replace("\\", "\\\\").replace("'", "\\'")
-            if other == f"{head} = '{doubled}{tail}":
-                continue
+        if key == "pattern" and document and other == patterns(STIX_TYPES[document["indicator_type"]], document["value"])[1]:
+            continue
         if key == "published" and other != "(absent)" and date(one) == date(other):
             continue
         if key == "labels" and (one, other) == ([], "(absent)"):
@@ -666,15 +663,18 @@ def test_xsoar_objects(checks, bench):
                 wanted = expected_objects(version, docs, edges, settings)
                 found = everything(api, title)
                 definitions = {entry["id"]: entry for entry in found if entry["type"] == "extension-definition"}
-                rest = [entry for entry in found if entry["type"] not in ("extension-definition", "marking-definition")]
+                rest = [entry for entry in found if entry["type"] != "extension-definition"]
                 ids = [entry["id"] for entry in rest]
                 checks.same(len(set(ids)), len(ids), f"{name}: {len(ids)} objects, none twice")
                 checks.same(sorted(set(ids) - set(wanted)), [], f"{name}: none that the original has not")
                 missing = {key: wanted[key].get("name") or wanted[key].get("value") for key in set(wanted) - set(ids)}
                 checks.same(missing, {}, f"{name}: all that the original has")
                 wrong = {}
+                as_indicators = OBSERVABLES if settings.get("indicator_types") else set()
+                by_id = {model.id(each, STIX_TYPES[each["indicator_type"]] in as_indicators): each for each in docs}
                 for entry in rest:
-                    difference = same_object(wanted[entry["id"]], entry) if entry["id"] in wanted else None
+                    document = by_id.get(entry["id"])
+                    difference = same_object(wanted[entry["id"]], entry, document) if entry["id"] in wanted else None
                     if difference:
                         wrong[entry["id"]] = difference
                 for key, text in list(wrong.items())[:8]:
@@ -881,10 +881,6 @@ def test_taxii2_client(checks, bench):
                     except (requests.HTTPError, taxii2client.common.TAXIIServiceException, Failed) as error:
                         pages.append([{"id": str(error)}])
                     got = [entry["id"] for page in pages for entry in page]
-                    if (version, profile_of(title)) == ("2.0", "xsoar") and got != ids:
-                        # The original's ends are exclusive, which this client does not know: it loses objects there.
-                        print(f"        {name}: {len(set(got) & set(ids))} of {len(ids)}, as of the original")
-                        continue
                     checks.same(got, ids, name)
 
 
@@ -914,14 +910,17 @@ def test_ranges(checks, bench):
                     else:
                         found = re.fullmatch(rf"items {first}-(\d+)/{total}", shown or "")
                         checks.that(found and answer.status_code in (200, 206), name, f"{answer.status_code} {shown}")
+            # The original refuses this spelling, so nobody counts on exclusive ends in it; taxii2-client on the others.
             answer = api.get(path, headers={"Range": "items=0-4"})
-            checks.that(
-                answer.status_code in (200, 206) and len(answer.json()["objects"]) in (4, 5),
-                f"{title} `Range: items=0-4`, as RFC 9110 spells it",
-                f"{answer.status_code} {answer.headers.get('Content-Range')}",
+            checks.same(
+                (answer.status_code // 100, answer.headers.get("Content-Range"), len(answer.json()["objects"])),
+                (2, "items 0-4/110", 5),
+                f"{title} `Range: items=0-4`, as RFC 9110 spells it: inclusive",
             )
             answer = api.get(path, headers={"Range": "bytes=0-4"})
-            checks.same(answer.status_code // 100, 2, f"{title}: another unit is ignored")
+            wanted = 416 if title == "Xsoar" else 2
+            found = answer.status_code if title == "Xsoar" else answer.status_code // 100
+            checks.same(found, wanted, f"{title}: another unit is {'refused' if title == 'Xsoar' else 'ignored'}")
         answer = api.get(api.path("Standard"), headers={"Range": "items=500-600"})
         checks.same(
             (answer.status_code, answer.headers.get("Content-Range")), (416, "items */110"), "Standard: behind the end"

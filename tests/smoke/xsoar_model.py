@@ -70,6 +70,24 @@ def never(text):
     return not text or text.startswith("0001-")
 
 
+def patterns(stix_type, value):
+    """The original's pattern, and what it becomes when its paths and escapes are repaired (§4.7)."""
+    escaped = value.replace("'", "\\'")
+    path = f"hashes.'{HASHES[len(value)]}'" if stix_type == "file" else "value"
+    original = f"[{stix_type}:{path} = '{escaped}']"
+    doubled = value.replace("\\", "\\\\").replace("'", "\\'")
+    path = {
+        "user-account": "account_login",
+        "windows-registry-key": "key",
+        "x509-certificate": "serial_number",
+        "software": "name",
+    }.get(stix_type, path)
+    repaired = f"[{stix_type}:{path} = '{doubled}']"
+    if stix_type == "autonomous-system":
+        repaired = f"[autonomous-system:number = {value.removeprefix('AS')}]"
+    return original, repaired
+
+
 class Model:
     """The original, for one licence id and one version."""
 
@@ -138,9 +156,7 @@ class Model:
         return made
 
     def indicator(self, made, stix_type, document, custom):
-        value = document["value"].replace("'", "\\'")
-        path = f"hashes.'{HASHES[len(document['value'])]}'" if stix_type == "file" else "value"
-        made["pattern"] = f"[{stix_type}:{path} = '{value}']"
+        made["pattern"] = patterns(stix_type, document["value"])[0]
         made["pattern_type"] = "stix"
         made["valid_from"] = made["created"]
         if not never(document.get("expiration")):
