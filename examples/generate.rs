@@ -73,7 +73,8 @@ fn write(arguments: &Arguments, mut out: impl Write) -> io::Result<()> {
     for index in range {
         match arguments.relationships {
             0 => generator.write(index, &mut lines),
-            _ => write_relationship(&generator, arguments, index, &mut scratch, &mut lines),
+            _ => write_relationship(&generator, arguments, index, &mut scratch, &mut lines)
+                .ok_or_else(|| Error::other("a document without type and value"))?,
         }
         if lines.len() > 1_000_000 {
             out.write_all(&lines)?;
@@ -92,7 +93,7 @@ fn write_relationship(
     number: u64,
     scratch: &mut Vec<u8>,
     out: &mut Vec<u8>,
-) {
+) -> Option<()> {
     let draw = |salt: u64| scramble(arguments.options.seed.wrapping_add(scramble(number ^ salt << 56)));
     let source = draw(1) % arguments.count;
     let target = draw(3) % if draw(2) % 2 == 0 { arguments.count } else { (arguments.count / 100).max(2) };
@@ -105,13 +106,13 @@ fn write_relationship(
         scratch.clear();
         generator.write(arguments.start + index, scratch);
         let between = |from: &str, to: &str| {
-            let start = find(scratch, from) + from.len();
-            &scratch[start..start + find(&scratch[start..], to)]
+            let rest = scratch.get(find(scratch, from)? + from.len()..)?;
+            rest.get(..find(rest, to)?)
         };
         out.extend_from_slice(format!(",\"entity{end}Family\":\"Indicator\",\"entity{end}Type\":").as_bytes());
-        out.extend_from_slice(between("\"indicator_type\":", ",\"value\":"));
+        out.extend_from_slice(between("\"indicator_type\":", ",\"value\":")?);
         out.extend_from_slice(format!(",\"entity{end}\":").as_bytes());
-        out.extend_from_slice(between(",\"value\":", ",\"timestamp\":"));
+        out.extend_from_slice(between(",\"value\":", ",\"timestamp\":")?);
     }
     let text = format!(
         ",\"name\":\"{name}\",\"reverseName\":\"{reverse}\",\"type\":\"IndicatorToIndicator\",\"createdInSystem\":\
@@ -119,11 +120,12 @@ fn write_relationship(
          {{\"revoked\":{revoked}}},\"sources\":[]}}\n"
     );
     out.extend_from_slice(text.as_bytes());
+    Some(())
 }
 
 /// Where `text` begins in what the generator wrote.
-fn find(bytes: &[u8], text: &str) -> usize {
-    bytes.windows(text.len()).position(|window| window == text.as_bytes()).expect("every document has these keys")
+fn find(bytes: &[u8], text: &str) -> Option<usize> {
+    bytes.windows(text.len()).position(|window| window == text.as_bytes())
 }
 
 /// Spreads the bits of a number (the last step of SplitMix64).
