@@ -549,6 +549,13 @@ def test_errors(checks, bench):
                 checks.that(
                     found.get("description", "").startswith(description), f"{version} {what}: text", answer.text[:300]
                 )
+            for path_of_nothing in ("/no/such/path/", "/threatintel/no/such/path/"):
+                answer = api.get(path_of_nothing)
+                checks.that(
+                    answer.status_code == 404 and answer.headers.get("Content-Type") == TAXII[version] and answer.json(),
+                    f"{version} {path_of_nothing}: an error resource, no HTML",
+                    f"{answer.status_code} {answer.text[:200]}",
+                )
             answer = api.session.post(f"{url}{path}", headers={"Accept": TAXII[version]}, timeout=60)
             allowed = answer.headers.get("Allow", "")
             checks.that(
@@ -599,24 +606,44 @@ def test_authentication(checks, bench):
 # Objects of the profile `xsoar`
 
 
+def repaired(key, one, other, found, document):
+    """Whether a difference is one of the repairs that the spec marks FIX and that an old consumer survives."""
+    stix_type = found["type"]
+    if key == "pattern" and document:
+        return other == patterns(STIX_TYPES[document["indicator_type"]], document["value"])[1]
+    if key == "published":
+        return date(other) == (found["created"] if one == ABSENT else date(one))
+    if key == "labels":
+        return (one, other) == ([], ABSENT)
+    if key == "object_refs":
+        return sorted(set(one)) == sorted(set(other))
+    if (stix_type, key) == ("user-account", "account_login"):
+        return other == document["value"]
+    if (stix_type, key) == ("user-account", "account_type"):
+        return other == document["CustomFields"].get("accounttype")
+    if (stix_type, key) == ("autonomous-system", "number"):
+        return str(other) == one
+    if (stix_type, key) == ("windows-registry-key", "values"):
+        return (one, other) == ([], ABSENT)
+    if (stix_type, key) == ("relationship", "description"):
+        return other == found.get("Description")
+    return False
+
+
+ABSENT = "(absent)"
+
+
 def same_object(expected, found, document=None):
-    """None, or where they differ. What §3 to §6 leave open is taken either way: a doubled backslash in a pattern (the
-    original's single one makes patterns invalid), and how the instant of `published` is written, and a list of
-    labels without any."""
+    """None, or where they differ; repairs of the spec are taken as well as what they repair."""
     differing = []
     for key in sorted(set(expected) | set(found)):
-        one, other = expected.get(key, "(absent)"), found.get(key, "(absent)")
-        if one == other:
-            continue
-        if key == "pattern" and document and other == patterns(STIX_TYPES[document["indicator_type"]], document["value"])[1]:
-            continue
-        if key == "published" and other != "(absent)" and date(one) == date(other):
-            continue
-        if key == "labels" and (one, other) == ([], "(absent)"):
-            continue
-        if key == "object_refs" and isinstance(other, list) and sorted(set(one)) == sorted(set(other)):
-            continue
-        differing.append(f"{key}: expected {short(one)}, found {short(other)}")
+        one, other = expected.get(key, ABSENT), found.get(key, ABSENT)
+        try:
+            same = one == other or repaired(key, one, other, found, document)
+        except (TypeError, ValueError, KeyError):
+            same = False
+        if not same:
+            differing.append(f"{key}: expected {short(one)}, found {short(other)}")
     return "; ".join(differing) or None
 
 
@@ -717,7 +744,9 @@ def test_example(checks, bench):
             api = Api(url, version)
             wanted = expected_objects(version, docs, edges, {})
             found = everything(api, "Xsoar")
-            checks.same(found, list(wanted.values()), f"{version}: the eight objects, in the order of `modified`")
+            checks.same([entry["id"] for entry in found], list(wanted), f"{version}: the eight objects, in their order")
+            wrong = [same_object(wanted[entry["id"]], entry) for entry in found if entry["id"] in wanted]
+            checks.same([text for text in wrong if text], [], f"{version}: each as the original writes it")
             entries = everything(api, "Xsoar", resource="manifest")
             checks.same([entry["id"] for entry in entries], list(wanted), f"{version}: the manifest lists the same")
             dates = [entry["date_added"] for entry in entries]
