@@ -774,6 +774,34 @@ def test_example(checks, bench):
             checks.same(none, [], f"standard {version}: `relationships = false` leaves all out")
 
 
+def test_import(checks, bench):
+    """§7, §5: an export as it is, indicators and relationships in one file or in search responses; again, nothing is new;
+    with --keep-dates `date_added` is `modified`."""
+    docs, edges = documents("types.ndjson"), documents("relationships.ndjson")
+    refused = 2  # Ends that no record can ever be: a `Host`, and a file that is no hash.
+    store = bench.store("export")
+    first = store.take([*edges, *docs], keep_dates=True)
+    checks.same(
+        (first["read"], first["rejected"]), (len(docs) + len(edges), refused), "one file of relationships and indicators"
+    )
+    again = store.take([*docs, *edges], keep_dates=True)
+    checks.same((again["new"], again["changed"]), (0, 0), "the same in another order is nothing new")
+    checks.same(store.take("response.json")["new"], 2, "a search response")
+    checks.same(store.take("response-empty.json")["read"], 0, "a search response without indicators")
+    whole = run(bench.binary, "check", "--store", store.location)
+    checks.same(whole.returncode, 0, f"the store is whole: {whole.stderr[:200]}")
+    with store.serve(["Xsoar"]) as url:
+        api = Api(url, "2.1")
+        entries = {entry["id"]: entry for entry in everything(api, "Xsoar", resource="manifest")}
+        model = Model("test", "2.1")
+        wrong = [
+            (document["value"], entries.get(model.id(document)))
+            for document in docs
+            if entries.get(model.id(document), {}).get("date_added") != date(document["modified"])
+        ]
+        checks.same(wrong[:3], [], "kept dates: a consumer that stored the last `modified` resumes from it")
+
+
 def test_one_bad_record(checks, bench):
     """§9.1, §4.1, §4.2: odd documents never fail a page, unknown types are in no count, and names are told to people."""
     store = bench.store("odd", "odd.ndjson", "types.ndjson")
