@@ -56,6 +56,11 @@ impl Predicate {
         Ok(Predicate { key: expr.to_string().into(), physical, columns })
     }
 
+    /// Names the condition.
+    pub(crate) fn key(&self) -> Arc<str> {
+        Arc::clone(&self.key)
+    }
+
     /// The columns that [`Predicate::matches`] needs.
     pub(crate) fn columns(&self) -> &[&'static str] {
         &self.columns
@@ -100,6 +105,14 @@ impl Rows {
         match self {
             Rows::All => true,
             Rows::Some(rows) => rows.contains(row),
+        }
+    }
+
+    /// These and those.
+    pub(crate) fn union(self, others: &Arc<RoaringBitmap>) -> Rows {
+        match self {
+            Rows::All => Rows::All,
+            Rows::Some(rows) => Rows::Some(Arc::new(&*rows | &**others)),
         }
     }
 

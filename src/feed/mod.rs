@@ -8,6 +8,7 @@ pub mod api;
 pub mod collection;
 
 mod cursor;
+mod edges;
 mod matching;
 mod page;
 mod plan;

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use crate::feed::api::{Body, Feed, FeedError, Filters, Page, PageRequest, Shape, Versions};
 use crate::feed::collection::{Catalog, Collection};
 use crate::feed::cursor::{self, Cursor};
+use crate::feed::edges::{Complete, EdgeIndex, Ends};
 use crate::feed::matching::{MatchIndex, Predicate};
 use crate::feed::plan::{Plan, Scope};
 use crate::feed::stream::{self, Job};
@@ -24,7 +25,7 @@ use crate::model::kind::StixType;
 use crate::model::schema::{column, kind_value};
 use crate::model::time::Timestamp;
 use crate::render::envelope::{self, Frame};
-use crate::render::{self, Profile, RenderOptions};
+use crate::render::{self, Profile, RenderOptions, StixVersion};
 use crate::runtime::{BufferPool, CpuPool};
 use crate::store::{Snapshot, Store, StoreError};
 
@@ -63,6 +64,11 @@ struct Shared {
     buffers: BufferPool,
     ahead: Arc<Semaphore>,
     index: MatchIndex,
+    edges: EdgeIndex,
+    /// Holds for relationships.
+    is_edge: Predicate,
+    /// Holds for native objects and relationships, which are served as they came.
+    is_native: Predicate,
     predicates: Mutex<LruCache<String, Predicate>>,
     context: SessionContext,
     cursor_key: [u8; 32],
@@ -98,8 +104,21 @@ impl StoreFeed {
         for function in crate::query::functions() {
             context.register_udf(function);
         }
+        let compile = |expr: Expr| {
+            Predicate::compile(&context, &expr).map_err(|error| StoreError::damaged(store.location(), error))
+        };
+        let is_edge = compile(col(column::KIND).eq(lit(kind_value::RELATIONSHIP)))?;
+        // Relationships made from XSOAR's have no version of their own.
+        let is_native = compile(
+            col(column::KIND)
+                .in_list(vec![lit(kind_value::OBJECT), lit(kind_value::RELATIONSHIP)], false)
+                .and(col(column::SPEC_VERSION).is_not_null()),
+        )?;
         Ok(StoreFeed {
             shared: Arc::new(Shared {
+                edges: EdgeIndex::new(is_edge.clone()),
+                is_edge,
+                is_native,
                 cursor_key: store.cursor_key()?,
                 store,
                 catalog: RwLock::new(Arc::new(catalog)),
@@ -164,7 +183,11 @@ impl Shared {
         let scope = Scope {
             snapshot: &walk.snapshot,
             index: &self.index,
-            fixed: &prepared.fixed,
+            base: &prepared.base,
+            edges: &prepared.edges,
+            is_edge: &self.is_edge,
+            is_native: &self.is_native,
+            filters: &prepared.filters,
             clocked: prepared.clocked.as_ref(),
             versions,
             exact: prepared.exact.as_ref(),
@@ -218,7 +241,11 @@ impl Shared {
         let scope = Scope {
             snapshot: &unfiltered.snapshot,
             index: &self.index,
-            fixed: &prepared.fixed,
+            base: &prepared.base,
+            edges: &prepared.edges,
+            is_edge: &self.is_edge,
+            is_native: &self.is_native,
+            filters: &prepared.filters,
             clocked: prepared.clocked.as_ref(),
             versions: &Versions::Last,
             exact: None,
@@ -271,23 +298,43 @@ impl Shared {
     }
 
     fn prepare(&self, collection: &Collection, walk: &Walk) -> Result<Prepared, FeedError> {
-        let mut fixed = vec![self.predicate(&served(collection))?];
+        let base = self.predicate(&served(collection, &walk.options))?;
+        let mut filters = Vec::new();
         if !walk.filters.types.is_empty() {
-            fixed.push(self.predicate(&of_types(collection, &walk.filters.types))?);
+            filters.push(self.predicate(&of_types(&walk.options, &walk.filters.types))?);
         }
         if !walk.filters.spec_versions.is_empty() {
-            fixed.push(self.predicate(&of_spec_versions(&walk.filters.spec_versions))?);
+            filters.push(self.predicate(&of_spec_versions(&walk.options, &walk.filters.spec_versions))?);
         }
         let clocked = match collection.query.clocked(walk.asked) {
-            // It names the instant, so keeping it would only fill the cache.
-            Some(expr) => Some(Predicate::compile(&self.context, &expr)?),
+            // It names the instant, so keeping it would only fill the cache. Relationships and definitions stand and fall with
+            // the records they belong to.
+            Some(expr) => {
+                let aside =
+                    col(column::KIND).in_list(vec![lit(kind_value::RELATIONSHIP), lit(kind_value::DEFINITION)], false);
+                Some(Predicate::compile(&self.context, &aside.or(expr))?)
+            }
             None => None,
+        };
+        let edges = if collection.relationships.left_out {
+            Arc::default()
+        } else {
+            let as_indicator = [StixType::Indicator.as_str().to_owned()];
+            let ends = Ends {
+                records: &base,
+                clocked: clocked.as_ref(),
+                asked: walk.asked.0,
+                as_indicator: &self.predicate(&of_types(&walk.options, &as_indicator))?,
+                servable: &self.predicate(&servable_edges(&walk.options))?,
+                revoked: collection.relationships.revoked.unwrap_or(walk.options.profile == Profile::Standard),
+            };
+            self.edges.complete(&walk.snapshot, &self.index, &ends).map_err(unreadable)?
         };
         let exact = match &walk.filters.versions {
             Versions::Some { exact, .. } => Some(Predicate::compile(&self.context, &of_versions(exact))?),
             Versions::Last | Versions::All => None,
         };
-        Ok(Prepared { fixed, clocked, exact })
+        Ok(Prepared { base, edges, filters, clocked, exact })
     }
 
     fn predicate(&self, expr: &Expr) -> Result<Predicate, FeedError> {
@@ -357,7 +404,11 @@ impl Shared {
         let scope = Scope {
             snapshot: &snapshot,
             index: &self.index,
-            fixed: &prepared.fixed,
+            base: &prepared.base,
+            edges: &prepared.edges,
+            is_edge: &self.is_edge,
+            is_native: &self.is_native,
+            filters: &prepared.filters,
             clocked: prepared.clocked.as_ref(),
             versions: &Versions::Last,
             exact: None,
@@ -368,7 +419,11 @@ impl Shared {
 }
 
 struct Prepared {
-    fixed: Vec<Predicate>,
+    /// Records and definitions.
+    base: Predicate,
+    /// Relationships.
+    edges: Arc<Complete>,
+    filters: Vec<Predicate>,
     clocked: Option<Predicate>,
     exact: Option<Predicate>,
 }
@@ -383,9 +438,14 @@ impl Prepared {
         };
         let mut rows: HashMap<usize, RoaringBitmap> = HashMap::new();
         for id in ids {
-            for (segment, row) in walk.snapshot.rows_of_id(id).map_err(unreadable)? {
+            let named = walk.snapshot.rows_of_id(id).map_err(unreadable)?;
+            // A relationship is in the collection, or not, with all of its versions.
+            let is_edge =
+                named.iter().any(|(segment, row)| self.edges.get(segment).is_some_and(|rows| rows.contains(*row)));
+            for (segment, row) in named {
                 if served_as(&walk.snapshot, segment, row, &walk.options, id)?
-                    && self.in_collection(&walk.snapshot, segment, row)?
+                    && (is_edge || holds(&walk.snapshot, segment, row, &self.base)?)
+                    && self.passes(&walk.snapshot, segment, row)?
                 {
                     rows.entry(segment).or_default().insert(row);
                 }
@@ -394,21 +454,28 @@ impl Prepared {
         Ok(Some(rows))
     }
 
-    fn in_collection(&self, snapshot: &Snapshot, segment: usize, row: u32) -> Result<bool, FeedError> {
-        let Some(view) = snapshot.segments().get(segment) else { return Ok(false) };
-        for predicate in &self.fixed {
-            // One row is tested by itself: building a bitmap for it would scan the segment.
-            let batches =
-                view.segment.read(std::slice::from_ref(&(row..row + 1)), predicate.columns(), 1).map_err(unreadable)?;
-            for batch in batches {
-                let batch = batch.map_err(unreadable)?;
-                if predicate.matches(&batch).map_err(unreadable)?.true_count() == 0 {
-                    return Ok(false);
-                }
+    /// Whether a row passes the filters.
+    fn passes(&self, snapshot: &Snapshot, segment: usize, row: u32) -> Result<bool, FeedError> {
+        for filter in &self.filters {
+            if !holds(snapshot, segment, row, filter)? {
+                return Ok(false);
             }
         }
         Ok(true)
     }
+}
+
+/// Whether the condition holds for one row: building a bitmap for it would scan the segment.
+fn holds(snapshot: &Snapshot, segment: usize, row: u32, predicate: &Predicate) -> Result<bool, FeedError> {
+    let Some(view) = snapshot.segments().get(segment) else { return Ok(false) };
+    let row = row..row + 1;
+    for batch in view.segment.read(std::slice::from_ref(&row), predicate.columns(), 1).map_err(unreadable)? {
+        let bits = predicate.matches(&batch.map_err(unreadable)?).map_err(unreadable)?;
+        if bits.true_count() == 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Whether a row is served under exactly this id in this collection.
@@ -435,37 +502,82 @@ fn unreadable(source: StoreError) -> FeedError {
     FeedError::Store { what: "the store", source: Box::new(source) }
 }
 
-/// Rows of the collection's query that have a STIX form.
-fn served(collection: &Collection) -> Expr {
-    let has_form = col(column::STIX_TYPE).is_not_null();
-    match collection.query.fixed() {
-        Some(query) => has_form.and(query.clone()),
-        None => has_form,
+/// Records of the collection's query that have a form in that version and profile, and the definitions they are served with.
+fn served(collection: &Collection, options: &RenderOptions) -> Expr {
+    let of_kind = |kind: &str| col(column::KIND).eq(lit(kind));
+    let typed = |types: &[StixType]| {
+        col(column::STIX_TYPE).in_list(types.iter().map(|stix_type| lit(stix_type.as_str())).collect(), false)
+    };
+    let mut indicators = of_kind(kind_value::INDICATOR).and(col(column::STIX_TYPE).is_not_null());
+    let left_out = render::left_out(options);
+    if !left_out.is_empty() {
+        indicators = indicators.and(Expr::Not(Box::new(typed(left_out))));
+    }
+    let mut records = indicators.or(of_kind(kind_value::OBJECT).and(servable_natives(options)));
+    if let Some(query) = collection.query.fixed() {
+        records = records.and(query.clone());
+    }
+    let definitions = render::definitions(options);
+    if definitions.is_empty() {
+        return records;
+    }
+    records.or(of_kind(kind_value::DEFINITION).and(typed(&definitions)))
+}
+
+/// Native objects keep their form, and 2.1 objects are none of 2.0. The other way round they are: STIX 2.1 has rules for meeting 2.0.
+fn servable_natives(options: &RenderOptions) -> Expr {
+    match options.version {
+        StixVersion::V20 => col(column::SPEC_VERSION).eq(lit("2.0")),
+        StixVersion::V21 => lit(true),
     }
 }
 
-/// `match[type]`: by the type an object is served as, so observables served as `indicator` count as that.
-fn of_types(collection: &Collection, types: &[String]) -> Expr {
-    let as_indicator: Vec<Expr> = StixType::ALL
-        .iter()
-        .filter(|stix_type| collection.options.indicator_types.contains(**stix_type))
-        .map(|stix_type| lit(stix_type.as_str()))
-        .collect();
-    let named = col(column::STIX_TYPE).in_list(types.iter().map(|name| lit(name.as_str())).collect(), false);
-    if as_indicator.is_empty() {
-        return named;
-    }
-    let turned =
-        col(column::KIND).eq(lit(kind_value::INDICATOR)).and(col(column::STIX_TYPE).in_list(as_indicator, false));
-    let by_own_name = named.and(Expr::Not(Box::new(turned.clone())));
-    if types.iter().any(|name| name == StixType::Indicator.as_str()) { by_own_name.or(turned) } else { by_own_name }
+/// Relationships that can be served in that version; XSOAR's, without one of their own, are written in either.
+fn servable_edges(options: &RenderOptions) -> Expr {
+    col(column::SPEC_VERSION)
+        .is_null()
+        .or(servable_natives(options))
+        .and(col(column::KIND).eq(lit(kind_value::RELATIONSHIP)))
 }
 
-/// `match[spec_version]`: native objects have one; indicators are written as 2.1.
-fn of_spec_versions(versions: &[String]) -> Expr {
+/// `match[type]`: by the type an object is served as, so observables served as `indicator` count as that, and observables
+/// wrapped for 2.0 as `observed-data`.
+fn of_types(options: &RenderOptions, types: &[String]) -> Expr {
+    let every = |wanted: &dyn Fn(StixType) -> bool| -> Vec<Expr> {
+        StixType::ALL.iter().filter(|stix_type| wanted(**stix_type)).map(|stix_type| lit(stix_type.as_str())).collect()
+    };
+    let of_indicators = |types: Vec<Expr>| {
+        col(column::KIND).eq(lit(kind_value::INDICATOR)).and(col(column::STIX_TYPE).in_list(types, false))
+    };
+    let as_indicator = every(&|stix_type| options.indicator_types.contains(stix_type));
+    let wrapped = match (options.version, options.profile) {
+        (StixVersion::V20, Profile::Standard) => {
+            every(&|stix_type| stix_type.is_sco() && !options.indicator_types.contains(stix_type))
+        }
+        _ => Vec::new(),
+    };
+    let mut matching = col(column::STIX_TYPE).in_list(types.iter().map(|name| lit(name.as_str())).collect(), false);
+    for (stix_types, served_as) in [(as_indicator, StixType::Indicator), (wrapped, StixType::ObservedData)] {
+        if !stix_types.is_empty() {
+            let turned = of_indicators(stix_types);
+            matching = matching.and(Expr::Not(Box::new(turned.clone())));
+            if types.iter().any(|name| name == served_as.as_str()) {
+                matching = matching.or(turned);
+            }
+        }
+    }
+    matching
+}
+
+/// `match[spec_version]`: native objects have one; everything else is written in the version asked for.
+fn of_spec_versions(options: &RenderOptions, versions: &[String]) -> Expr {
     let named =
         col(column::SPEC_VERSION).in_list(versions.iter().map(|version| lit(version.as_str())).collect(), false);
-    if versions.iter().any(|version| version == "2.1") { named.or(col(column::SPEC_VERSION).is_null()) } else { named }
+    if versions.iter().any(|version| version == options.version.as_str()) {
+        named.or(col(column::SPEC_VERSION).is_null())
+    } else {
+        named
+    }
 }
 
 /// `match[version]` with exact dates.

@@ -10,6 +10,7 @@ use arrow::util::bit_iterator::BitIndexIterator;
 use roaring::RoaringBitmap;
 
 use crate::feed::api::Versions;
+use crate::feed::edges::Complete;
 use crate::feed::matching::{MatchIndex, Predicate, Rows};
 use crate::model::schema::column;
 use crate::model::time::Timestamp;
@@ -23,8 +24,16 @@ const RESIDUAL_ROWS: usize = 8_192;
 pub(crate) struct Scope<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) index: &'a MatchIndex,
+    /// Records and definitions of the collection.
+    pub(crate) base: &'a Predicate,
+    /// Its relationships.
+    pub(crate) edges: &'a Complete,
+    /// Holds for relationships, of any collection and version.
+    pub(crate) is_edge: &'a Predicate,
+    /// Holds for native objects and relationships.
+    pub(crate) is_native: &'a Predicate,
     /// All must hold; none of them looks at the clock.
-    pub(crate) fixed: &'a [Predicate],
+    pub(crate) filters: &'a [Predicate],
     /// Must hold as well, and depends on the time of asking.
     pub(crate) clocked: Option<&'a Predicate>,
     /// Which versions of a record.
@@ -52,6 +61,8 @@ pub(crate) struct Plan {
 pub(crate) struct Part {
     pub(crate) view: SegmentView,
     pub(crate) ranges: Vec<Range<u32>>,
+    /// Which rows of the segment are native objects, whose documents have to be read; `None` when there are none.
+    pub(crate) natives: Option<Rows>,
 }
 
 impl Plan {
@@ -75,6 +86,13 @@ impl Plan {
                 Some(after) => view.segment.first_row_after(after)?,
                 None => 0,
             };
+            if skip > 0 {
+                let here = count_from(scope, &history, position, view, start)?;
+                if here <= skip {
+                    skip -= here;
+                    continue;
+                }
+            }
             // One row beyond the page tells whether more follow.
             let wanted = limit.saturating_add(1).saturating_sub(plan.rows).saturating_add(skip);
             let mut ranges = rows_of(scope, &history, position, view, start, wanted)?;
@@ -92,7 +110,11 @@ impl Plan {
                 }
                 plan.last = Some(view.segment.added(last.end - 1)?);
                 plan.rows += kept;
-                plan.parts.push(Part { view: view.clone(), ranges });
+                let natives = match view.segment.meta().natives {
+                    0 => None,
+                    _ => Some(scope.index.rows(&view.segment, scope.is_native)?),
+                };
+                plan.parts.push(Part { view: view.clone(), ranges, natives });
             }
             if plan.more {
                 break;
@@ -114,8 +136,7 @@ impl Plan {
                 Some(after) => view.segment.first_row_after(after)?,
                 None => 0,
             };
-            let ranges = rows_of(scope, &history, position, view, start, u64::MAX)?;
-            count += ranges.iter().map(|range| range.len() as u64).sum::<u64>();
+            count += count_from(scope, &history, position, view, start)?;
         }
         Ok(count)
     }
@@ -153,10 +174,7 @@ fn rows_of(
     start: u32,
     wanted: u64,
 ) -> Result<Vec<Range<u32>>, StoreError> {
-    let mut rows = fixed_rows(scope, view)?;
-    if let Some(only) = scope.only.and_then(|only| only.get(&position)) {
-        rows = Rows::Some(Arc::new(only.clone())).intersect(rows);
-    }
+    let mut rows = fixed_rows(scope, position, view)?;
     if let Some(exact) = scope.exact.filter(|_| !history.takes_newest(scope.versions)) {
         // Rows outside the history have one version, which must be one of those asked for.
         rows = rows.intersect(scope.index.rows(&view.segment, exact)?);
@@ -197,9 +215,42 @@ fn rows_of(
     Ok(taken.ranges)
 }
 
-fn fixed_rows(scope: &Scope<'_>, view: &SegmentView) -> Result<Rows, StoreError> {
-    let mut rows = Rows::All;
-    for predicate in scope.fixed {
+/// How many rows of a segment there are from `start` on: set algebra where nothing depends on the clock or on versions.
+fn count_from(
+    scope: &Scope<'_>,
+    history: &History,
+    position: usize,
+    view: &SegmentView,
+    start: u32,
+) -> Result<u64, StoreError> {
+    if history.active || scope.clocked.is_some() {
+        let ranges = rows_of(scope, history, position, view, start, u64::MAX)?;
+        return Ok(ranges.iter().map(|range| range.len() as u64).sum());
+    }
+    let end = view.segment.rows();
+    let (all, hidden) = match fixed_rows(scope, position, view)? {
+        Rows::All => (u64::from(end.saturating_sub(start)), view.superseded.range_cardinality(start..end)),
+        Rows::Some(rows) => {
+            (rows.range_cardinality(start..end), (&*rows & &*view.superseded).range_cardinality(start..end))
+        }
+    };
+    Ok(all - hidden)
+}
+
+fn is_edge(scope: &Scope<'_>, view: &SegmentView, row: u32) -> Result<bool, StoreError> {
+    Ok(scope.index.rows(&view.segment, scope.is_edge)?.contains(row))
+}
+
+fn fixed_rows(scope: &Scope<'_>, position: usize, view: &SegmentView) -> Result<Rows, StoreError> {
+    // Rows asked for by id were tested one by one: building bitmaps for them would scan the segment.
+    if let Some(only) = scope.only {
+        return Ok(Rows::Some(Arc::new(only.get(&position).cloned().unwrap_or_default())));
+    }
+    let mut rows = scope.index.rows(&view.segment, scope.base)?;
+    if let Some(edges) = scope.edges.get(&position) {
+        rows = rows.union(edges);
+    }
+    for predicate in scope.filters {
         rows = rows.intersect(scope.index.rows(&view.segment, predicate)?);
     }
     Ok(rows)
@@ -342,13 +393,14 @@ impl History {
         }
         let mut history = History { active: true, ..History::default() };
         let views = scope.snapshot.segments();
-        let fixed = views.iter().map(|view| fixed_rows(scope, view)).collect::<Result<Vec<Rows>, _>>()?;
+        let of_view = |(position, view)| fixed_rows(scope, position, view);
+        let fixed = views.iter().enumerate().map(of_view).collect::<Result<Vec<Rows>, _>>()?;
         let keys = multi_version_keys(scope)?;
         let mut groups: Vec<Vec<Version>> = vec![Vec::new(); keys.len()];
         for found in scope.snapshot.find_keys(&keys)? {
             if let (Some(group), Some(fixed)) = (groups.get_mut(found.position), fixed.get(found.segment)) {
-                // A version that the query leaves out is no version of this collection.
-                if fixed.contains(found.row) {
+                // A version that the query leaves out is no version of this collection; a relationship is in it or not as a whole.
+                if fixed.contains(found.row) || (!found.live && is_edge(scope, &views[found.segment], found.row)?) {
                     group.push(Version { segment: found.segment, row: found.row, version: 0, live: found.live });
                 } else {
                     history.decided.entry(found.segment).or_default().insert(found.row);

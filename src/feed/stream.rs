@@ -16,11 +16,12 @@ use futures::stream::{self, BoxStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::feed::api::{FeedError, Shape};
+use crate::feed::matching::Rows;
 use crate::feed::plan::Part;
 use crate::model::kind::StixType;
 use crate::render::{self, RenderOptions, Rendered};
 use crate::runtime::{BufferPool, CpuPool};
-use crate::store::{PAGE_ROWS, SegmentView};
+use crate::store::PAGE_ROWS;
 
 /// Rows rendered at a time.
 const SLICE_ROWS: u32 = PAGE_ROWS as u32;
@@ -160,7 +161,7 @@ impl<T> AbortOnDrop<Result<T, FeedError>> {
 
 /// Cuts a part into slices that end where data pages end.
 fn cut(part: Part, slices: &mut VecDeque<Part>) {
-    let Part { view, ranges } = part;
+    let Part { view, ranges, natives } = part;
     let mut current: Vec<Range<u32>> = Vec::new();
     let mut rows = 0;
     for mut range in ranges {
@@ -169,7 +170,11 @@ fn cut(part: Part, slices: &mut VecDeque<Part>) {
             let take = to_page_end.min(range.len() as u32);
             // A page boundary ends the slice once it is at least half full; scattered rows fill it up.
             if rows + take > SLICE_ROWS {
-                slices.push_back(Part { view: view.clone(), ranges: std::mem::take(&mut current) });
+                slices.push_back(Part {
+                    view: view.clone(),
+                    ranges: std::mem::take(&mut current),
+                    natives: natives.clone(),
+                });
                 rows = 0;
             }
             current.push(range.start..range.start + take);
@@ -178,13 +183,13 @@ fn cut(part: Part, slices: &mut VecDeque<Part>) {
         }
     }
     if !current.is_empty() {
-        slices.push_back(Part { view, ranges: current });
+        slices.push_back(Part { view, ranges: current, natives });
     }
 }
 
 /// Reads and renders one slice: every object with a comma before it.
 fn render_slice(job: &Job, part: &Part) -> Result<(Bytes, Rendered), FeedError> {
-    let columns = columns_of(job.shape, &job.options, &part.view);
+    let columns = columns_of(job.shape, &job.options, part);
     let unreadable = |source: crate::store::StoreError| FeedError::Store { what: "a page", source: Box::new(source) };
     let mut filling = job.buffers.take();
     let out = filling.bytes();
@@ -209,16 +214,15 @@ fn render_slice(job: &Job, part: &Part) -> Result<(Bytes, Rendered), FeedError> 
     Ok((filling.freeze(), total))
 }
 
-/// Only the columns that the types in this segment need; the original documents only where there are native objects.
-fn columns_of(shape: Shape, options: &RenderOptions, view: &SegmentView) -> Vec<&'static str> {
+/// Only the columns that the types in this segment need; the documents of native objects only where the slice has some.
+fn columns_of(shape: Shape, options: &RenderOptions, part: &Part) -> Vec<&'static str> {
     if shape != Shape::Objects {
         return render::manifest_columns().to_vec();
     }
-    let meta = view.segment.meta();
-    let types: Vec<StixType> = meta.types.keys().filter_map(|name| StixType::named(name)).collect();
-    if meta.natives == 0 {
-        render::indicator_columns(options, Some(&types))
-    } else {
-        render::columns(options, Some(&types))
-    }
+    let types: Vec<StixType> = part.view.segment.meta().types.keys().filter_map(|name| StixType::named(name)).collect();
+    let has_natives = part.natives.as_ref().is_some_and(|natives| match natives {
+        Rows::All => true,
+        Rows::Some(rows) => part.ranges.iter().any(|range| rows.range_cardinality(range.clone()) > 0),
+    });
+    if has_natives { render::columns(options, Some(&types)) } else { render::indicator_columns(options, Some(&types)) }
 }

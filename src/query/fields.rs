@@ -198,6 +198,10 @@ pub(super) fn find(name: &str) -> (Target, Option<String>) {
         return ((*target).clone(), None);
     }
     let (head, tail) = name.split_once('.').unwrap_or((name, ""));
+    // As the document has it; queries name the field alone.
+    if head.eq_ignore_ascii_case("CustomFields") && !tail.is_empty() {
+        return find(tail);
+    }
     let key_of_document = DOCUMENT_KEYS.iter().find(|known| known.eq_ignore_ascii_case(head));
     if let (Some(known), false) = (key_of_document, tail.is_empty()) {
         return (Target::Json(c::DOCUMENT, format!("{known}.{tail}").into(), JsonKind::Any), None);

@@ -11,7 +11,8 @@
 //! - Nesting ends at 64 levels, text at 1 MiB; lists may have any length.
 //! - A `-` directly before a clause negates it. With a blank behind it, it negates a field or a parenthesis and is
 //!   ignored before a word (`A - Completely reliable`); both are warned about.
-//! - `*`, `field:*` and `*:*` are every record; `field:""` is a record without the field. Quoted wildcards are plain.
+//! - `*`, `value:*`, `type:*` and `*:*` are every record; `field:*` is a record with the field, `field:""` one without. Quoted wildcards are
+//!   plain.
 //! - Words compare in any case; `value` exactly, but for hashes, which match as written, in lower or in upper case.
 //! - A bare word is looked for in the value and the description, and among the tags and the MITRE id. With wildcards
 //!   it must cover the value.

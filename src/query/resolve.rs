@@ -100,7 +100,11 @@ impl Resolver<'_> {
 
     fn test(&mut self, field: &Field<'_>, comparison: Comparison, value: &Value) -> Rule {
         if value.is_anything() {
-            return Rule::All;
+            return match &field.target {
+                Target::Anything | Target::Value | Target::Type | Target::Verdict => Rule::All,
+                // Of any other field: that it is there.
+                target => Rule::not(empty(target)),
+            };
         }
         if comparison == Comparison::Equal && value.plain() == Some("") {
             return empty(&field.target);

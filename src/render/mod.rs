@@ -97,6 +97,22 @@ pub struct RenderOptions {
     pub extensions: Option<Arc<Extensions>>,
 }
 
+/// Indicators of these types have no form in that version and profile.
+pub fn left_out(options: &RenderOptions) -> &'static [StixType] {
+    match (options.version, options.profile) {
+        (StixVersion::V20, Profile::Standard) => &[StixType::Infrastructure, StixType::Location],
+        _ => &[],
+    }
+}
+
+/// The kinds of definitions that objects are served with.
+pub fn definitions(options: &RenderOptions) -> Vec<StixType> {
+    let standard = options.profile == Profile::Standard;
+    let extensions = options.extensions.is_some() && !(standard && options.version == StixVersion::V20);
+    let extension = extensions.then_some(StixType::ExtensionDefinition);
+    extension.into_iter().chain(standard.then_some(StixType::MarkingDefinition)).collect()
+}
+
 /// A set of observable types.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct IndicatorTypes(u64);

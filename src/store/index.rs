@@ -172,6 +172,25 @@ impl SegmentIndex {
         Ok(rows)
     }
 
+    /// Candidate rows of each id: calls `found(position in ids, row)`. `ids` must be sorted.
+    pub(crate) fn find_ids(&self, ids: &[u64], mut found: impl FnMut(usize, u32)) -> Result<(), StoreError> {
+        let array = self.id_array()?;
+        let mut from = 0;
+        for (position, id) in ids.iter().enumerate() {
+            from = array.lower_bound(*id, from);
+            let mut at = from;
+            while at < array.count && array.key(at) == *id {
+                let offset = self.ids.start + array.count * 8 + at * 4;
+                found(position, u32::from_le_bytes(self.content[offset..offset + 4].try_into().unwrap_or_default()));
+                at += 1;
+            }
+            if from >= array.count {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Checks every section.
     pub(crate) fn verify(&self) -> Result<(), StoreError> {
         let keys = self.key_array()?;

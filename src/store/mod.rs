@@ -39,6 +39,7 @@ pub use check::CheckReport;
 pub use commit::{NewRows, Writer, bytes_of};
 pub use compact::{CompactOptions, CompactReport};
 pub use error::StoreError;
+pub(crate) use index::id_key;
 pub use manifest::{Manifest, SegmentMeta};
 pub use provider::IndicatorTable;
 pub use segment::{PAGE_ROWS, ROW_GROUP_ROWS, SEGMENT_ROWS, Segment, SegmentBatches};

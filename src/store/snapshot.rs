@@ -84,6 +84,18 @@ impl Snapshot {
         Ok(rows)
     }
 
+    /// Live candidate rows for each of the sorted `ids` (see [`id_key`](super::id_key)): calls `found(position in ids, segment, row)`.
+    pub(crate) fn find_ids(&self, ids: &[u64], mut found: impl FnMut(usize, usize, u32)) -> Result<(), StoreError> {
+        for (segment, view) in self.views.iter().enumerate() {
+            view.segment.file()?.index.find_ids(ids, |position, row| {
+                if !view.superseded.contains(row) {
+                    found(position, segment, row);
+                }
+            })?;
+        }
+        Ok(())
+    }
+
     /// Candidate rows for each of the sorted `keys`.
     pub(crate) fn find_keys(&self, keys: &[u64]) -> Result<Vec<Found>, StoreError> {
         let mut all = Vec::new();

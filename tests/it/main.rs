@@ -8,6 +8,7 @@
 
 mod cli;
 mod paging;
+mod relationships;
 mod store;
 mod support;
 mod tidy;

@@ -75,6 +75,9 @@ pub(crate) struct Pulled {
     pub(crate) next: Option<String>,
     pub(crate) first: Option<Timestamp>,
     pub(crate) last: Option<Timestamp>,
+    pub(crate) total: Option<u64>,
+    /// Whether another page follows, as the plan says; 2.0 answers have no key for it.
+    pub(crate) more_by_number: bool,
 }
 
 impl OneCollection {
@@ -91,7 +94,7 @@ impl OneCollection {
     pub(crate) fn request(&self, shape: Shape, request: PageRequest) -> Result<Pulled, FeedError> {
         self.runtime.block_on(async {
             let page = self.feed.page(&self.collection, shape, request).await?;
-            let (first, last) = (page.first, page.last);
+            let (first, last, total, more_by_number) = (page.first, page.last, page.total, page.more);
             let text = body(page).await?;
             let value: Value = serde_json::from_slice(&text)
                 .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&text)));
@@ -102,6 +105,8 @@ impl OneCollection {
                 next: value["next"].as_str().map(str::to_owned),
                 first,
                 last,
+                total,
+                more_by_number,
             })
         })
     }

@@ -1,0 +1,280 @@
+//! Which relationships a collection holds: those with both ends in it.
+//!
+//! The log never has a relationship before its ends, and brings it again behind an end that changes; so which rows are complete can be
+//! told from the ends' own rows. Where the ends lie is the same for every collection, and kept per version of the store.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use lru::LruCache;
+use parking_lot::Mutex;
+use roaring::RoaringBitmap;
+
+use crate::feed::matching::{MatchIndex, Predicate, Rows};
+use crate::model::kind::StixType;
+use crate::model::schema::column;
+use crate::store::{SegmentView, Snapshot, StoreError, id_key};
+
+/// Versions of the store whose edges are kept at hand.
+const SNAPSHOTS: usize = 4;
+/// Collections times versions times instants whose complete edges are kept at hand.
+const MEMBERSHIPS: usize = 256;
+const BATCH_ROWS: usize = 8_192;
+
+/// A row: segment, row.
+type Place = (u32, u32);
+
+/// One relationship and the rows that its ends may be.
+#[derive(Debug)]
+struct Edge {
+    row: u32,
+    revoked: bool,
+    source: End,
+    target: End,
+}
+
+#[derive(Debug)]
+struct End {
+    /// Into [`Edges::places`].
+    places: Range<u32>,
+    form: Form,
+}
+
+/// Which of the two objects that an indicator can be served as an end names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// Whichever is served: the reference follows it.
+    Either,
+    /// The `indicator`.
+    Indicator,
+    /// The observable or domain object.
+    Itself,
+}
+
+/// The live relationships of one version of the store, by segment.
+#[derive(Debug)]
+struct Edges {
+    segments: Vec<(usize, Vec<Edge>)>,
+    places: Vec<Place>,
+}
+
+/// What decides on the ends.
+#[derive(Debug)]
+pub(crate) struct Ends<'a> {
+    /// Holds for the records of the collection.
+    pub(crate) records: &'a Predicate,
+    /// Must hold for them as well.
+    pub(crate) clocked: Option<&'a Predicate>,
+    /// When the clocked condition is asked.
+    pub(crate) asked: i64,
+    /// Holds for records that the collection serves as `indicator`.
+    pub(crate) as_indicator: &'a Predicate,
+    /// Holds for relationship rows that the collection may serve.
+    pub(crate) servable: &'a Predicate,
+    /// Whether withdrawn ones count.
+    pub(crate) revoked: bool,
+}
+
+/// Complete relationships of a collection, by segment; segments without any are absent.
+pub(crate) type Complete = HashMap<usize, Arc<RoaringBitmap>>;
+
+type MembershipKey = (u64, Arc<str>, Arc<str>, i64, bool);
+
+/// What was computed, kept at hand.
+#[derive(Debug)]
+pub(crate) struct EdgeIndex {
+    edges: Mutex<LruCache<u64, Arc<Edges>>>,
+    complete: Mutex<LruCache<MembershipKey, Arc<Complete>>>,
+    /// Holds for relationships.
+    is_edge: Predicate,
+}
+
+impl EdgeIndex {
+    pub(crate) fn new(is_edge: Predicate) -> Self {
+        EdgeIndex {
+            edges: Mutex::new(LruCache::new(NonZeroUsize::MIN.saturating_add(SNAPSHOTS - 1))),
+            complete: Mutex::new(LruCache::new(NonZeroUsize::MIN.saturating_add(MEMBERSHIPS - 1))),
+            is_edge,
+        }
+    }
+
+    /// The complete relationships of a collection. Runs on the calling pool.
+    pub(crate) fn complete(
+        &self,
+        snapshot: &Snapshot,
+        index: &MatchIndex,
+        ends: &Ends<'_>,
+    ) -> Result<Arc<Complete>, StoreError> {
+        let any = snapshot.segments().iter().any(|view| view.segment.meta().types.contains_key(EDGE));
+        if !any {
+            return Ok(Arc::default());
+        }
+        let asked = if ends.clocked.is_some() { ends.asked } else { 0 };
+        let key = (snapshot.version(), ends.records.key(), ends.servable.key(), asked, ends.revoked);
+        if let Some(complete) = self.complete.lock().get(&key) {
+            return Ok(Arc::clone(complete));
+        }
+        let edges = self.edges(snapshot, index)?;
+        let complete = Arc::new(edges.complete(snapshot, index, ends)?);
+        self.complete.lock().put(key, Arc::clone(&complete));
+        Ok(complete)
+    }
+
+    fn edges(&self, snapshot: &Snapshot, index: &MatchIndex) -> Result<Arc<Edges>, StoreError> {
+        if let Some(edges) = self.edges.lock().get(&snapshot.version()) {
+            return Ok(Arc::clone(edges));
+        }
+        let edges = Arc::new(Edges::read(snapshot, index, &self.is_edge)?);
+        self.edges.lock().put(snapshot.version(), Arc::clone(&edges));
+        Ok(edges)
+    }
+}
+
+const EDGE: &str = StixType::Relationship.as_str();
+
+/// An end as the row names it.
+struct Named {
+    key: u64,
+    form: Form,
+}
+
+impl Edges {
+    fn read(snapshot: &Snapshot, index: &MatchIndex, is_edge: &Predicate) -> Result<Self, StoreError> {
+        let mut named: Vec<(usize, u32, bool, [Named; 2])> = Vec::new();
+        for (position, view) in snapshot.segments().iter().enumerate() {
+            if !view.segment.meta().types.contains_key(EDGE) {
+                continue;
+            }
+            let rows = match index.rows(&view.segment, is_edge)? {
+                Rows::All => RoaringBitmap::from_iter(0..view.segment.rows()) - &*view.superseded,
+                Rows::Some(rows) => &*rows - &*view.superseded,
+            };
+            let columns = [column::SPEC_VERSION, column::REVOKED, column::SOURCE_REF, column::TARGET_REF];
+            let mut numbers = rows.iter();
+            for batch in view.segment.read(&ranges(&rows), &columns, BATCH_ROWS)? {
+                let batch = batch?;
+                let texts = |name: &str| -> Result<StringArray, StoreError> {
+                    let column = batch.column(batch.schema_ref().index_of(name)?);
+                    Ok(cast(column, &DataType::Utf8)?.as_string::<i32>().clone())
+                };
+                let (versions, sources, targets) =
+                    (texts(column::SPEC_VERSION)?, texts(column::SOURCE_REF)?, texts(column::TARGET_REF)?);
+                let revoked = batch.column(batch.schema_ref().index_of(column::REVOKED)?).as_boolean();
+                for (row, number) in (0..batch.num_rows()).zip(numbers.by_ref()) {
+                    let end = |refs: &StringArray| {
+                        let reference = if refs.is_valid(row) { refs.value(row) } else { "" };
+                        let form = match () {
+                            () if versions.is_null(row) => Form::Either,
+                            () if reference.starts_with("indicator--") => Form::Indicator,
+                            () => Form::Itself,
+                        };
+                        Named { key: id_key(reference), form }
+                    };
+                    let is_revoked = revoked.is_valid(row) && revoked.value(row);
+                    named.push((position, number, is_revoked, [end(&sources), end(&targets)]));
+                }
+            }
+        }
+        let mut keys: Vec<u64> = named.iter().flat_map(|(.., ends)| ends.iter().map(|end| end.key)).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let mut found: Vec<(u32, Place)> = Vec::with_capacity(keys.len());
+        snapshot.find_ids(&keys, |position, segment, row| found.push((position as u32, (segment as u32, row))))?;
+        found.sort_unstable();
+        found.dedup();
+        let places: Vec<Place> = found.iter().map(|(_, place)| *place).collect();
+        let locate = |end: &Named| {
+            let position = keys.binary_search(&end.key).map_or(u32::MAX, |position| position as u32);
+            let from = found.partition_point(|(at, _)| *at < position) as u32;
+            let to = found.partition_point(|(at, _)| *at <= position) as u32;
+            End { places: from..to, form: end.form }
+        };
+        let mut segments: Vec<(usize, Vec<Edge>)> = Vec::new();
+        for (position, row, revoked, [source, target]) in &named {
+            let edge = Edge { row: *row, revoked: *revoked, source: locate(source), target: locate(target) };
+            match segments.last_mut() {
+                Some((last, edges)) if last == position => edges.push(edge),
+                _ => segments.push((*position, vec![edge])),
+            }
+        }
+        Ok(Edges { segments, places })
+    }
+
+    fn complete(&self, snapshot: &Snapshot, index: &MatchIndex, ends: &Ends<'_>) -> Result<Complete, StoreError> {
+        // Only segments that hold an end are looked at.
+        let mut wanted: HashMap<u32, RoaringBitmap> = HashMap::new();
+        for (segment, row) in &self.places {
+            wanted.entry(*segment).or_default().insert(*row);
+        }
+        let mut members: HashMap<u32, (RoaringBitmap, Rows)> = HashMap::new();
+        for (segment, wanted) in wanted {
+            let Some(view) = snapshot.segments().get(segment as usize) else { continue };
+            let mut rows = match index.rows(&view.segment, ends.records)? {
+                Rows::All => wanted,
+                Rows::Some(rows) => wanted & &*rows,
+            };
+            if let Some(clocked) = ends.clocked {
+                rows = holding(view, clocked, &rows)?;
+            }
+            members.insert(segment, (rows, index.rows(&view.segment, ends.as_indicator)?));
+        }
+        let is_member = |end: &End| {
+            let places = self.places.get(end.places.start as usize..end.places.end as usize).unwrap_or_default();
+            places.iter().any(|(segment, row)| {
+                members.get(segment).is_some_and(|(rows, as_indicator)| {
+                    let named_right = match end.form {
+                        Form::Either => true,
+                        Form::Indicator => as_indicator.contains(*row),
+                        Form::Itself => !as_indicator.contains(*row),
+                    };
+                    named_right && rows.contains(*row)
+                })
+            })
+        };
+        let mut complete = Complete::new();
+        for (position, edges) in &self.segments {
+            let Some(view) = snapshot.segments().get(*position) else { continue };
+            let servable = index.rows(&view.segment, ends.servable)?;
+            let rows: RoaringBitmap = edges
+                .iter()
+                .filter(|edge| ends.revoked || !edge.revoked)
+                .filter(|edge| servable.contains(edge.row) && is_member(&edge.source) && is_member(&edge.target))
+                .map(|edge| edge.row)
+                .collect();
+            if !rows.is_empty() {
+                complete.insert(*position, Arc::new(rows));
+            }
+        }
+        Ok(complete)
+    }
+}
+
+/// Those of `rows` for which the condition holds.
+fn holding(view: &SegmentView, predicate: &Predicate, rows: &RoaringBitmap) -> Result<RoaringBitmap, StoreError> {
+    let mut held = RoaringBitmap::new();
+    let mut numbers = rows.iter();
+    for batch in view.segment.read(&ranges(rows), predicate.columns(), BATCH_ROWS)? {
+        let batch = batch?;
+        let bits = predicate.matches(&batch)?;
+        let here = numbers.by_ref().take(batch.num_rows());
+        held.extend(here.zip(bits.values()).filter(|(_, holds)| *holds).map(|(row, _)| row));
+    }
+    Ok(held)
+}
+
+/// The rows as runs.
+fn ranges(rows: &RoaringBitmap) -> Vec<Range<u32>> {
+    let mut ranges: Vec<Range<u32>> = Vec::new();
+    for row in rows {
+        match ranges.last_mut() {
+            Some(last) if last.end == row => last.end += 1,
+            _ => ranges.push(row..row + 1),
+        }
+    }
+    ranges
+}
