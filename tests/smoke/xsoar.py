@@ -372,7 +372,9 @@ def test_resources(checks, bench):
             for path in ("objects", "manifest"):
                 one = api.get(f"/threatintel/collections/{resources[0]['id']}/{path}")
                 media = (STIX if path == "objects" else TAXII)[version]
-                checks.same(one.headers.get("Content-Type"), media, f"{version} {path}: its media type, no slash needed")
+                checks.same(
+                    one.headers.get("Content-Type"), media, f"{version} {path}: its media type, no slash needed"
+                )
                 answer = api.get(
                     f"/threatintel/collections/{resources[0]['id']}/{path}/", added_after="2100-01-01T00:00:00Z"
                 )
@@ -384,7 +386,9 @@ def test_resources(checks, bench):
         for version in VERSIONS:
             api = Api(url, version)
             discovery = api.get("/taxii/" if version == "2.0" else "/taxii2/").json()
-            checks.same(discovery["api_roots"], [f"{url}/threatintel/"], f"standard {version}: discovery names the root")
+            checks.same(
+                discovery["api_roots"], [f"{url}/threatintel/"], f"standard {version}: discovery names the root"
+            )
             versions = api.get("/threatintel/").json()["versions"]
             wanted = "taxii-2.0" if version == "2.0" else TAXII["2.1"]
             checks.that(wanted in versions, f"standard {version}: the API root names the version", str(versions))
@@ -552,7 +556,9 @@ def test_errors(checks, bench):
             for path_of_nothing in ("/no/such/path/", "/threatintel/no/such/path/"):
                 answer = api.get(path_of_nothing)
                 checks.that(
-                    answer.status_code == 404 and answer.headers.get("Content-Type") == TAXII[version] and answer.json(),
+                    answer.status_code == 404
+                    and answer.headers.get("Content-Type") == TAXII[version]
+                    and answer.json(),
                     f"{version} {path_of_nothing}: an error resource, no HTML",
                     f"{answer.status_code} {answer.text[:200]}",
                 )
@@ -729,10 +735,13 @@ def test_xsoar_objects(checks, bench):
                     users = [entry["id"] for entry in rest if key in entry.get("extensions", {})]
                     if key in order and users:
                         checks.that(
-                            order.index(key) < order.index(users[0]), f"{name}: {stix_type} is defined before it is used"
+                            order.index(key) < order.index(users[0]),
+                            f"{name}: {stix_type} is defined before it is used",
                         )
             raw = api.get(api.path("Xsoar Extended"), limit=1000, headers={"Accept-Encoding": "identity"})
-            checks.same(raw.content, body_of(raw.json()), f"{version}: sorted keys, compact, escaped, a final line feed")
+            checks.same(
+                raw.content, body_of(raw.json()), f"{version}: sorted keys, compact, escaped, a final line feed"
+            )
 
 
 def test_example(checks, bench):
@@ -775,14 +784,16 @@ def test_example(checks, bench):
 
 
 def test_import(checks, bench):
-    """§7, §5: an export as it is, indicators and relationships in one file or in search responses; again, nothing is new;
-    with --keep-dates `date_added` is `modified`."""
+    """§7, §5: an export as it is, indicators and relationships in one file or in search responses; again, nothing is
+    new; with --keep-dates `date_added` is `modified`."""
     docs, edges = documents("types.ndjson"), documents("relationships.ndjson")
     refused = 2  # Ends that no record can ever be: a `Host`, and a file that is no hash.
     store = bench.store("export")
     first = store.take([*edges, *docs], keep_dates=True)
     checks.same(
-        (first["read"], first["rejected"]), (len(docs) + len(edges), refused), "one file of relationships and indicators"
+        (first["read"], first["rejected"]),
+        (len(docs) + len(edges), refused),
+        "one file of relationships and indicators",
     )
     again = store.take([*docs, *edges], keep_dates=True)
     checks.same((again["new"], again["changed"]), (0, 0), "the same in another order is nothing new")
@@ -803,7 +814,7 @@ def test_import(checks, bench):
 
 
 def test_one_bad_record(checks, bench):
-    """§9.1, §4.1, §4.2: odd documents never fail a page, unknown types are in no count, and names are told to people."""
+    """§9.1, §4.1, §4.2: odd documents never fail a page, unknown types are in no count, and people are told of them."""
     store = bench.store("odd", "odd.ndjson", "types.ndjson")
     served = [
         document
@@ -844,11 +855,11 @@ def test_one_bad_record(checks, bench):
                 answer = api.get(api.path("Xsoar"), headers={"Range": "items 0-1"})
                 total = answer.headers.get("Content-Range", "").rpartition("/")[2]
                 checks.same(total, str(len(docs)), "2.0: what has no form is in no total")
-    told = run(
-        bench.binary, "collections", "--verbose", "--config", store.file(store.config(["Standard"])), timeout=60
-    )
+    told = run(bench.binary, "collections", "--verbose", "--config", store.file(store.config(["Standard"])), timeout=60)
     for name in ("Host", "Mutex", "ssdeep", "Tactic", "Vendor Thing"):
-        checks.that(name in told.stdout, f"`collections --verbose` names {name}", told.stderr[:200] or told.stdout[:200])
+        checks.that(
+            name in told.stdout, f"`collections --verbose` names {name}", told.stderr[:200] or told.stdout[:200]
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -873,8 +884,8 @@ def without_bundle(pages):
 
 
 def test_walks(checks, bench):
-    """§2.9, §2.7: the same objects whatever the page size; no page over its limit, extensions and edges included; no edge
-    without its ends; the manifest lists what `objects` returns; header dates rise."""
+    """§2.9, §2.7: the same objects whatever the page size; no page over its limit, extensions and edges included; no
+    edge without its ends; the manifest lists what `objects` returns; header dates rise."""
     for scheme in ("xsoar", "stix"):
         store = bench.store(f"walks-{scheme}", "types.ndjson", "relationships.ndjson", scheme=scheme)
         with store.serve(EVERY) as url:
@@ -995,7 +1006,9 @@ def test_ranges(checks, bench):
             checks.same(got, ids[8:12], f"{title}: and on from there")
             last = api.get(api.path(title), next="110", limit=4)
             checks.same(
-                (last.status_code, last.json().get("objects", [])), (200, []), f"{title}: an offset at the end is no error"
+                (last.status_code, last.json().get("objects", [])),
+                (200, []),
+                f"{title}: an offset at the end is no error",
             )
 
 
@@ -1019,7 +1032,9 @@ def test_filters(checks, bench):
                 if title == "Xsoar":
                     want = {entry["id"] for entry in found if entry["type"] in ("ipv4-addr", "location")}
                     got = everything(api, title, **{"match[type]": "ipv4-addr,location"})
-                    checks.same({entry["id"] for entry in got}, want, f"{name}: CIDR is an ipv4-addr, location is known")
+                    checks.same(
+                        {entry["id"] for entry in got}, want, f"{name}: CIDR is an ipv4-addr, location is known"
+                    )
                 if title == "Xsoar Indicators":
                     got = everything(api, title, **{"match[type]": "ipv4-addr"})
                     checks.same(got, [], f"{name}: what is served as `indicator` is no ipv4-addr")
@@ -1049,9 +1064,7 @@ def test_filters(checks, bench):
         first = api.get(api.path("Xsoar"), limit=3, **{"match[type]": "ipv4-addr"}).json()
         if first.get("more"):
             alone = api.get(api.path("Xsoar"), limit=1000, next=first["next"]).json()
-            again = api.get(
-                api.path("Xsoar"), limit=1000, next=first["next"], **{"match[type]": "ipv4-addr"}
-            ).json()
+            again = api.get(api.path("Xsoar"), limit=1000, next=first["next"], **{"match[type]": "ipv4-addr"}).json()
             types = {entry["type"] for entry in alone.get("objects", [])}
             checks.same(types, {"ipv4-addr"}, "`next` alone keeps the filter")
             checks.same(again.get("objects"), alone.get("objects"), "`next` with the filter repeated is the same")
@@ -1109,9 +1122,7 @@ def test_standard_content(checks, bench):
     """Every type and version, as SCO or SDO and as `indicator`, with and without extensions, odd documents included:
     valid by stix2-validator, stix2-patterns and stix2."""
     for scheme in ("stix", "xsoar"):
-        store = bench.store(
-            f"content-{scheme}", "types.ndjson", "odd.ndjson", "relationships.ndjson", scheme=scheme
-        )
+        store = bench.store(f"content-{scheme}", "types.ndjson", "odd.ndjson", "relationships.ndjson", scheme=scheme)
         with store.serve(STANDARD) as url:
             for version in VERSIONS:
                 api = Api(url, version)
@@ -1148,9 +1159,7 @@ def check_enriched(checks, found, version, title, name):
     campaign = by_name.get(("campaign", "Operation X"), {})
     markings = campaign.get("object_marking_refs", [])
     green = ("34098fce-860f-48ae-8e50-ebd3cc5e41da", "bab4a63c-aed9-4cf5-a766-dfca5abac2bb")
-    checks.that(
-        len(markings) == 1 and markings[0].endswith(green), f"{name}: TLP:GREEN on the campaign", str(markings)
-    )
+    checks.that(len(markings) == 1 and markings[0].endswith(green), f"{name}: TLP:GREEN on the campaign", str(markings))
     cve = by_name.get(("vulnerability", "CVE-2021-44228"), {})
     references = [(one.get("source_name"), one.get("external_id")) for one in cve.get("external_references", [])]
     checks.that(("cve", "CVE-2021-44228") in references, f"{name}: the CVE's reference", str(references))
@@ -1360,7 +1369,9 @@ def test_late_ends(checks, bench):
         first = next(edge for edge in edges if edge["id"] == "r01")
         store.take([{**first, "modified": "2025-08-01T00:00:00Z", "CustomFields": {"revoked": True}}])
         found = [entry for entry in poll(api, "Standard", after["Standard"], 1) if entry["type"] == "relationship"]
-        checks.same([entry.get("revoked") for entry in found], [True], "standard: a poll tells that an edge was revoked")
+        checks.same(
+            [entry.get("revoked") for entry in found], [True], "standard: a poll tells that an edge was revoked"
+        )
         left = {entry["id"] for entry in everything(api, "Xsoar")}
         checks.that(Model("test", "2.1").relationship_id("r01") not in left, "xsoar: a revoked edge is gone")
         after = last_date(api, "Standard")
