@@ -215,7 +215,8 @@ class Model:
         held = {}
         for field in fields:
             found = document.get(field)
-            held[renamed.get(field, field)] = found if found not in (None, "", [], False) else custom.get(field)
+            is_empty = found is None or found is False or found in ("", [])
+            held[renamed.get(field, field)] = custom.get(field) if is_empty else found
         return {**held, "extension_type": "property_extension"}
 
     def definition(self, stix_type, xsoar_type):
