@@ -4,9 +4,11 @@ use std::io::{self, Write};
 
 use clap::{Args, Subcommand};
 
-use super::place::{Place, users};
+use super::place::{Place, users, versions};
 use crate::config::{Config, ConfigError};
 use crate::feed::collection::CollectionSpec;
+use crate::model::ids::IdScheme;
+use crate::render::Profile;
 use crate::serve::auth::Admission;
 
 /// Look at the configuration.
@@ -41,7 +43,7 @@ pub(super) enum ConfigCommandError {
 pub(super) fn run(args: &ConfigArgs) -> Result<(), ConfigCommandError> {
     let Action::Check = args.action;
     let (config, admission) = args.place.server_config()?;
-    let said = summary(&config, &admission) + &doubts(&config.collections);
+    let said = summary(&config, &admission) + &doubts(&config.collections) + &doubts_of_ids(&config);
     match io::stdout().lock().write_all(said.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(|source| ConfigCommandError::Output { source }),
@@ -54,11 +56,33 @@ fn summary(config: &Config, admission: &Admission) -> String {
     let listen = config.serve.listen;
     let root = &config.serve.api_root;
     format!(
-        "ok: {file}\nstore        {}\nusers        {}\nAPI root     {scheme}://{listen}/{root}/\ncollections  {}\n",
+        "ok: {file}\nstore        {}\nusers        {}\nAPI root     {scheme}://{listen}/{root}/\nTAXII        {}\n\
+         collections  {}\n",
         config.store.location.display(),
         users(config, admission),
+        versions(&config.serve),
         config.collections.len(),
     )
+}
+
+/// Clients of the original know its ids, which come from its licence.
+fn doubts_of_ids(config: &Config) -> String {
+    let as_original = |spec: &CollectionSpec| spec.profile.unwrap_or(config.feed.profile) == Profile::Xsoar;
+    let wanted = config.feed.profile == Profile::Xsoar || config.collections.iter().any(as_original);
+    let mut lines = String::new();
+    if wanted && config.store.license_id.is_none() {
+        lines.push_str(
+            "warning: `store.license_id` is not set: a store made without XSOAR's licence id has other ids than XSOAR's \
+             clients know\n",
+        );
+    }
+    if wanted && config.store.id_scheme != Some(IdScheme::Xsoar) {
+        lines.push_str(
+            "warning: `store.id_scheme` is not `xsoar`: some observables of a store made so have other ids than XSOAR's \
+             clients know\n",
+        );
+    }
+    lines
 }
 
 /// What the queries' compiler is not sure about, a line each.

@@ -6,9 +6,10 @@ use clap::Args;
 use serde_json::json;
 
 use super::output::{self, grouped, say};
-use super::place::{Place, start_log, store_options};
+use super::place::{Place, start_log, store_options, versions};
 use super::{CliError, Outcome};
 use crate::model::time::Timestamp;
+use crate::serve::discovery_resource;
 use crate::store::Store;
 
 /// Show the server's discovery information and what the store holds.
@@ -17,7 +18,7 @@ use crate::store::Store;
 pub(super) struct InfoArgs {
     #[command(flatten)]
     place: Place,
-    /// Form of the result.
+    /// Form of the result; json gives the discovery resource as the server does, with the store's facts under `store`.
     #[arg(long, value_enum, default_value = "table", value_name = "FORMAT")]
     output: output::Form,
 }
@@ -42,10 +43,13 @@ pub(super) fn run(args: &InfoArgs) -> Result<Outcome, CliError> {
         }
     }
     let last_change = (snapshot.version() > 0).then(|| Timestamp(snapshot.manifest().published).to_string());
+    // What the server answers to a client that asks for its discovery.
+    let mut discovery = discovery_resource(&config.serve, &root);
     if args.output == output::Form::Table {
         let lines = [
-            ("title", config.serve.title.clone()),
+            ("title", discovery["title"].as_str().unwrap_or_default().to_owned()),
             ("API root", root),
+            ("TAXII", versions(&config.serve)),
             ("store", store.location().to_owned()),
             ("version", snapshot.version().to_string()),
             ("last change", last_change.unwrap_or_else(|| "never".to_owned())),
@@ -60,15 +64,12 @@ pub(super) fn run(args: &InfoArgs) -> Result<Outcome, CliError> {
         let counts: Vec<Vec<String>> = types.iter().map(|(name, count)| vec![name.clone(), grouped(*count)]).collect();
         say(&output::table(&["STIX type", "rows"], &counts))?;
     } else {
-        let text = json!({
-            "title": config.serve.title, "description": config.serve.description, "default": root, "api_roots": [root],
-            "store": {
-                "location": store.location(), "version": snapshot.version(), "last_change": last_change,
-                "records": snapshot.live_rows(), "rows": rows, "segments": snapshot.segments().len(), "bytes": bytes,
-                "license_id": store.properties().license_id, "id_scheme": store.properties().id_scheme, "types": types,
-            },
+        discovery["store"] = json!({
+            "location": store.location(), "version": snapshot.version(), "last_change": last_change,
+            "records": snapshot.live_rows(), "rows": rows, "segments": snapshot.segments().len(), "bytes": bytes,
+            "license_id": store.properties().license_id, "id_scheme": store.properties().id_scheme, "types": types,
         });
-        say(&text.to_string())?;
+        say(&discovery.to_string())?;
     }
     Ok(Outcome::Done)
 }

@@ -7,9 +7,10 @@ use clap::Args;
 use tracing_subscriber::EnvFilter;
 
 use super::{CliError, sentence};
-use crate::config::{Config, ConfigError, LogFormat, Place as Spot, Problem, Problems};
+use crate::config::{CollectionDefaults, Config, ConfigError, LogFormat, Place as Spot, Problem, Problems};
 use crate::feed::collection::{Catalog, CollectionSpec, QueryText};
 use crate::model::kind::StixType;
+use crate::render::Profile;
 use crate::serve::auth::{Admission, Anonymous};
 use crate::serve::{self, StartError};
 use crate::store::{Store, StoreOptions};
@@ -82,6 +83,20 @@ pub(super) fn users(config: &Config, admission: &Admission) -> String {
     }
 }
 
+/// What is served, for people.
+pub(super) fn versions(options: &serve::Options) -> String {
+    let versions: Vec<&str> = options.versions.iter().map(|version| version.as_str()).collect();
+    let profile = match options.profile {
+        Profile::Standard => "standard",
+        Profile::Xsoar => "xsoar",
+    };
+    let default = match versions.len() {
+        1 => String::new(),
+        _ => format!(", {} by default", options.default_version.as_str()),
+    };
+    format!("{}{default}, in profile {profile}", versions.join(" and "))
+}
+
 /// The store's options as the configuration gives them.
 pub(super) fn store_options(config: &Config) -> StoreOptions {
     StoreOptions {
@@ -95,16 +110,22 @@ pub(super) fn store_options(config: &Config) -> StoreOptions {
 
 /// The collections of the configuration; without any, a set that shows what there is.
 pub(super) fn catalog(config: &Config, store: &Store) -> Result<Catalog, CliError> {
-    let specs = if config.collections.is_empty() { default_collections() } else { config.collections.clone() };
+    let specs =
+        if config.collections.is_empty() { default_collections(&config.defaults) } else { config.collections.clone() };
     let built: Result<Vec<_>, _> = specs.iter().map(|spec| spec.build(store.ids(), &config.feed)).collect();
     Ok(Catalog::new(built?)?)
 }
 
-fn default_collections() -> Vec<CollectionSpec> {
+fn default_collections(defaults: &CollectionDefaults) -> Vec<CollectionSpec> {
     let collection = |title: &str, alias: &str, query: &str, description: &str, as_indicators: bool| CollectionSpec {
         description: Some(description.to_owned()),
         alias: Some(alias.to_owned()),
-        indicator_types: StixType::ALL.iter().copied().filter(|_| as_indicators).collect(),
+        indicator_types: match as_indicators {
+            true => StixType::ALL.iter().copied().collect(),
+            false => defaults.indicator_types,
+        },
+        extension_fields: defaults.extension_fields.clone(),
+        relationships: defaults.relationships,
         ..CollectionSpec::new(title, QueryText::Xsoar(query.to_owned()))
     };
     vec![

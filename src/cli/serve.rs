@@ -10,6 +10,7 @@ use super::place::{Place, catalog, start_log, store_options, users};
 use super::{CliError, Outcome};
 use crate::config::Config;
 use crate::feed::api::Feed;
+use crate::feed::api::StixVersion;
 use crate::feed::collection::Catalog;
 use crate::feed::{FeedOptions, StoreFeed};
 use crate::ingest::{self, DecodeOptions, Importer, Input};
@@ -138,7 +139,11 @@ fn announce(
     let mut out = io::stdout().lock();
     writeln!(out, "store      {} ({} records)", store.location(), grouped(snapshot.live_rows()))?;
     writeln!(out, "users      {}", users(config, admission))?;
-    writeln!(out, "discovery  {url}/taxii2/")?;
+    for (version, name) in [(StixVersion::V21, "taxii2"), (StixVersion::V20, "taxii")] {
+        if config.serve.serves(version) {
+            writeln!(out, "discovery  {url}/{name}/ (TAXII {})", version.as_str())?;
+        }
+    }
     writeln!(out, "API root   {root}/")?;
     let width = catalog.iter().map(|collection| collection.title.chars().count()).max().unwrap_or(0);
     writeln!(out, "collections")?;

@@ -13,8 +13,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::feed::collection::{CollectionSpec, Options as FeedOptions};
+use crate::feed::collection::{CollectionSpec, Options as FeedOptions, Relationships};
 use crate::model::ids::IdScheme;
+use crate::render::{ExtensionFields, IndicatorTypes};
 use crate::serve::Options as ServeOptions;
 
 /// The file read when none is named and it is there.
@@ -31,6 +32,8 @@ pub struct Config {
     pub store: StoreOptions,
     /// What holds for all collections.
     pub feed: FeedOptions,
+    /// What collections have that do not say otherwise; those in `collections` have it already.
+    pub defaults: CollectionDefaults,
     /// The collections; none configured is for the caller to fill.
     pub collections: Vec<CollectionSpec>,
     /// The log.
@@ -61,6 +64,17 @@ impl Default for StoreOptions {
             id_scheme: None,
         }
     }
+}
+
+/// What `[taxii]` says for all collections, and each may say for itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CollectionDefaults {
+    /// Observable types served as `indicator` objects.
+    pub indicator_types: IndicatorTypes,
+    /// What of the original record goes along; nothing when `None`.
+    pub extension_fields: Option<ExtensionFields>,
+    /// Which relationships there are.
+    pub relationships: Relationships,
 }
 
 /// How the log is written.

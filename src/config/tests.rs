@@ -8,6 +8,7 @@ use super::*;
 use crate::feed::collection::QueryText;
 use crate::model::kind::StixType;
 use crate::render::envelope::EmptyList;
+use crate::render::{Profile, StixVersion};
 use crate::serve::TlsFiles;
 
 const EXAMPLE: &str = "taxiway.example.toml";
@@ -82,30 +83,34 @@ fn the_example_holds_every_setting() {
     }
 }
 
-/// What the README shows works as it stands: settings beside the sample of collections, and curl with brackets.
+/// What the documents show works as it stands: settings beside the sample of collections, and curl with brackets.
 #[test]
-fn the_readme_can_be_followed() {
-    let readme = fs::read_to_string("README.md").expect("the README is there");
-    let blocks: Vec<&str> = readme
-        .split("```")
-        .skip(1)
-        .step_by(2)
-        .filter_map(|block| block.split_once('\n'))
-        .map(|(_, text)| text)
-        .collect();
-    let settings: Vec<&&str> = blocks.iter().filter(|block| block.lines().any(|line| line.starts_with('['))).collect();
-    assert_eq!(settings.len(), 2, "collections; TLS");
-    for block in settings {
-        let folder = tempfile::tempdir().expect("folder");
-        fs::copy(COLLECTIONS, folder.path().join("collections.json")).expect("copy");
-        fs::write(folder.path().join("c.toml"), block).expect("write");
-        Config::load_with(Some(&folder.path().join("c.toml")), []).unwrap_or_else(|error| panic!("{error}\n{block}"));
-    }
-    let lines = blocks
-        .iter()
-        .flat_map(|block| block.split("\ncurl ").map(|command| command.strip_prefix("curl ").unwrap_or(command)));
-    for command in lines.filter(|command| command.contains("match[")) {
-        assert!(command.starts_with("-g "), "curl takes `[…]` for a pattern without -g: {command}");
+fn the_documents_can_be_followed() {
+    for (document, expected) in [("README.md", 3), ("docs/xsoar-configuration.md", 1)] {
+        let text = fs::read_to_string(document).expect("the document is there");
+        let blocks: Vec<&str> = text
+            .split("```")
+            .skip(1)
+            .step_by(2)
+            .filter_map(|block| block.split_once('\n'))
+            .map(|(_, text)| text)
+            .collect();
+        let settings: Vec<&&str> =
+            blocks.iter().filter(|block| block.lines().any(|line| line.starts_with('['))).collect();
+        assert_eq!(settings.len(), expected, "{document}");
+        for block in settings {
+            let folder = tempfile::tempdir().expect("folder");
+            fs::copy(COLLECTIONS, folder.path().join("collections.json")).expect("copy");
+            fs::write(folder.path().join("c.toml"), block).expect("write");
+            let config = Config::load_with(Some(&folder.path().join("c.toml")), []);
+            config.unwrap_or_else(|error| panic!("{document}: {error}\n{block}"));
+        }
+        let lines = blocks
+            .iter()
+            .flat_map(|block| block.split("\ncurl ").map(|command| command.strip_prefix("curl ").unwrap_or(command)));
+        for command in lines.filter(|command| command.contains("match[")) {
+            assert!(command.starts_with("-g "), "curl takes `[…]` for a pattern without -g: {command}");
+        }
     }
 }
 
@@ -116,7 +121,11 @@ fn a_full_file_reads_as_written() {
     assert_eq!(config.serve.listen.to_string(), "127.0.0.1:8443");
     assert_eq!(config.serve.base_url.as_deref(), Some("https://feeds.example.org/intel"));
     assert_eq!(config.serve.api_root, "feeds");
-    assert_eq!((config.serve.title.as_str(), config.serve.description.as_deref()), ("Feeds", Some("Ours")));
+    assert_eq!((config.serve.title.as_deref(), config.serve.description.as_deref()), (Some("Feeds"), Some("Ours")));
+    assert_eq!((config.serve.profile, config.feed.profile), (Profile::Xsoar, Profile::Xsoar));
+    assert_eq!(config.serve.versions, [StixVersion::V20]);
+    assert_eq!((config.serve.default_version, config.feed.default_version), (StixVersion::V20, StixVersion::V20));
+    assert!(config.serve.hsts);
     let tls = TlsFiles { cert: folder.join("server.crt"), key: PathBuf::from("/etc/ssl/server.key") };
     assert_eq!(config.serve.tls, Some(tls));
     assert_eq!(config.serve.auth.users, folder.join("users.json"));
@@ -139,6 +148,17 @@ fn a_full_file_reads_as_written() {
     assert!(ips.indicator_types.contains(StixType::Ipv6Addr) && !ips.indicator_types.contains(StixType::Url));
     assert_eq!(config.collections[2].query, QueryText::Sql("type = 'IP' and score = 3".to_owned()));
     assert!(config.collections[1].indicator_types.contains(StixType::Url));
+    // Said for all, said otherwise, and left as the profile has it.
+    let [ips, all, sql, zebras] = [0, 1, 2, 3].map(|at| &config.collections[at]);
+    assert_eq!([ips.profile, all.profile, zebras.profile], [Some(Profile::Standard), None, None]);
+    let named = Some(ExtensionFields::Named(["score", "service", "region"].map(Box::from).into()));
+    let every = Some(ExtensionFields::All);
+    assert_eq!((&ips.extension_fields, &sql.extension_fields), (&None, &named));
+    assert_eq!((&all.extension_fields, &zebras.extension_fields), (&every, &every));
+    let none = Relationships { left_out: true, revoked: Some(true) };
+    assert_eq!([all.relationships, zebras.relationships], [none; 2]);
+    assert_eq!(sql.relationships, Relationships { left_out: false, revoked: Some(false) });
+    assert!(zebras.indicator_types.contains(StixType::Url) && !zebras.indicator_types.contains(StixType::File));
     let (apes, everything) = (&config.collections[4], &config.collections[5]);
     assert_eq!((apes.query.as_str(), apes.description.as_deref()), ("tags:ape", Some("Tagged by hand")));
     assert_eq!((everything.query.as_str(), everything.description.as_deref()), ("", None));
@@ -173,6 +193,12 @@ fn variables_win_over_the_file() {
         ("TAXIWAY_STORE__LOCATION", "env-store"),
         ("TAXIWAY_TAXII__PAGE_SIZE", "7"),
         ("TAXIWAY_TAXII__HIDE_QUERY", "true"),
+        ("TAXIWAY_TAXII__VERSIONS", "2.1, 2.0"),
+        ("TAXIWAY_TAXII__DEFAULT_VERSION", "2.0"),
+        ("TAXIWAY_TAXII__PROFILE", "xsoar"),
+        ("TAXIWAY_TAXII__INDICATOR_TYPES", "url,file"),
+        ("TAXIWAY_TAXII__EXTENSION_FIELDS", "score,tags"),
+        ("TAXIWAY_TAXII__RELATIONSHIPS", "false"),
         ("TAXIWAY_CONFIG", "/elsewhere.toml"),
         ("PATH", "/bin"),
     ];
@@ -182,8 +208,16 @@ fn variables_win_over_the_file() {
     assert_eq!(config.serve.auth.users, PathBuf::from("env-store/users.json"));
     assert_eq!(config.store.history, Duration::from_secs(86_400));
     assert_eq!((config.feed.page_size, config.feed.hide_query), (7, true));
-    let taken = ["LISTEN", "STORE__LOCATION", "TAXII__PAGE_SIZE", "TAXII__HIDE_QUERY"];
-    assert_eq!(config.variables, taken.map(|name| format!("TAXIWAY_{name}")));
+    assert_eq!(config.serve.versions, [StixVersion::V20, StixVersion::V21]);
+    assert_eq!((config.serve.default_version, config.serve.profile), (StixVersion::V20, Profile::Xsoar));
+    let defaults = &config.defaults;
+    assert!(
+        defaults.indicator_types.contains(StixType::File) && !defaults.indicator_types.contains(StixType::Ipv4Addr)
+    );
+    let fields = ExtensionFields::Named(["score", "tags"].map(Box::from).into());
+    assert_eq!((&defaults.extension_fields, defaults.relationships.left_out), (&Some(fields), true));
+    let set: Vec<&str> = variables[..10].iter().map(|(name, _)| *name).collect();
+    assert_eq!(config.variables, set);
 }
 
 /// What Kubernetes sets in every pod for a Service named `taxiway` is no setting; nothing else goes unnoticed with it.
@@ -242,4 +276,31 @@ fn bad_variables_are_named() {
 fn a_named_file_must_be_there() {
     let missing = load("tests/config/not-there.toml", &[]);
     assert!(matches!(missing, Err(ConfigError::Read { .. })), "{missing:?}");
+}
+
+/// An empty list of fields is none, as it is in the original; case does not matter there either.
+#[test]
+fn extension_fields_read_as_the_original_has_them() {
+    let cases = [
+        ("\"none\"", None),
+        ("\"\"", None),
+        ("[]", None),
+        ("\"All\"", Some(ExtensionFields::All)),
+        ("[\"ALL\"]", Some(ExtensionFields::All)),
+        ("\"tags, score,,tags\"", Some(ExtensionFields::Named(["tags", "score"].map(Box::from).into()))),
+    ];
+    for (written, expected) in cases {
+        let config = text(&format!("[taxii]\nextension_fields = {written}\n"), &[]).expect("valid");
+        assert_eq!(config.defaults.extension_fields, expected, "{written}");
+    }
+}
+
+#[test]
+fn the_default_version_is_the_newest_served() {
+    for (written, expected) in
+        [("[\"2.0\"]", StixVersion::V20), ("[\"2.1\"]", StixVersion::V21), ("[\"2.1\", \"2.0\"]", StixVersion::V21)]
+    {
+        let config = text(&format!("[taxii]\nversions = {written}\n"), &[]).expect("valid");
+        assert_eq!(config.serve.default_version, expected, "{written}");
+    }
 }

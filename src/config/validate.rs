@@ -10,12 +10,12 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::config::raw::{Located, Problems, Section, Tree, nearest};
-use crate::config::{Config, LogFormat, LogLevel, LogOptions, Place, Problem, StoreOptions};
+use crate::config::{CollectionDefaults, Config, LogFormat, LogLevel, LogOptions, Place, Problem, StoreOptions};
 use crate::feed::collection::{CollectionSpec, Options as FeedOptions, QueryText, Relationships};
 use crate::model::ids::IdScheme;
 use crate::model::kind::StixType;
 use crate::render::envelope::EmptyList;
-use crate::render::{IndicatorTypes, Profile, StixVersion};
+use crate::render::{ExtensionFields, IndicatorTypes, Profile, StixVersion};
 use crate::serve::options::{parse_api_root, parse_base_url};
 use crate::serve::{AuthOptions, Limits, Options as ServeOptions, TlsFiles};
 
@@ -28,6 +28,9 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(86_400);
 /// Most requests at once that may be configured.
 const MAX_CONCURRENT_REQUESTS: u64 = 100_000;
 
+const PROFILES: [(&str, Profile); 2] = [("standard", Profile::Standard), ("xsoar", Profile::Xsoar)];
+const VERSIONS: [(&str, StixVersion); 2] = [("2.0", StixVersion::V20), ("2.1", StixVersion::V21)];
+
 /// Reads the whole tree; relative paths of the file begin at `folder`, those of variables at the working directory.
 /// What has a problem is left at its default.
 pub(super) fn validate(tree: &Tree, folder: &Path) -> (Config, Vec<Problem>) {
@@ -36,14 +39,14 @@ pub(super) fn validate(tree: &Tree, folder: &Path) -> (Config, Vec<Problem>) {
     let mut root = tree.root(&problems);
 
     let store = reader.store(root.section("store"));
-    let (taxii, feed) = reader.taxii(root.section("taxii"));
+    let (taxii, feed, shared) = reader.taxii(root.section("taxii"));
     let auth = reader.auth(root.section("auth"), &store);
-    let tls = reader.tls(root.section("tls"));
+    let (tls, hsts) = reader.tls(root.section("tls"));
     let limits = reader.limits(root.section("limits"));
     let log = reader.log(root.section("log"));
     let mut collections: Vec<Located<CollectionSpec>> =
-        root.sections("collection").into_iter().filter_map(|section| reader.collection(section)).collect();
-    collections.extend(reader.xsoar_collections(root.section("xsoar_collections")));
+        root.sections("collection").into_iter().filter_map(|section| reader.collection(section, &shared)).collect();
+    collections.extend(reader.xsoar_collections(root.section("xsoar_collections"), &shared));
     reader.tell_apart(&collections);
 
     let defaults = ServeOptions::default();
@@ -52,16 +55,20 @@ pub(super) fn validate(tree: &Tree, folder: &Path) -> (Config, Vec<Problem>) {
         admin_listen: root.parsed("admin_listen", parse_listen).map(value),
         base_url: root.parsed("base_url", parse_base_url).map(value),
         api_root: taxii.api_root.unwrap_or(defaults.api_root),
-        title: taxii.title.unwrap_or(defaults.title),
+        title: taxii.title,
         description: taxii.description,
+        profile: feed.profile,
+        versions: taxii.versions,
+        default_version: feed.default_version,
         tls,
+        hsts,
         auth,
         limits,
     };
     root.finish();
 
     let collections = collections.into_iter().map(value).collect();
-    let config = Config { file: None, variables: Vec::new(), serve, store, feed, collections, log };
+    let config = Config { file: None, variables: Vec::new(), serve, store, feed, defaults: shared, collections, log };
     (config, problems.into_sorted())
 }
 
@@ -70,6 +77,7 @@ struct Taxii {
     api_root: Option<String>,
     title: Option<String>,
     description: Option<String>,
+    versions: Vec<StixVersion>,
 }
 
 struct Reader<'a> {
@@ -91,7 +99,7 @@ impl Reader<'_> {
         options
     }
 
-    fn taxii(&self, mut section: Section<'_>) -> (Taxii, FeedOptions) {
+    fn taxii(&self, mut section: Section<'_>) -> (Taxii, FeedOptions, CollectionDefaults) {
         let defaults = FeedOptions::default();
         let given_max = section.count("max_page_size", MAX_PAGE_SIZE);
         let given_size = section.count("page_size", MAX_PAGE_SIZE);
@@ -101,16 +109,12 @@ impl Reader<'_> {
             let text = format!("`taxii.page_size` is {page_size}, more than `taxii.max_page_size`, {max_page_size}");
             self.problems.add(&place, text);
         }
-        let profile = section.parsed("profile", |text| match text {
-            "standard" => Ok(Profile::Standard),
-            "xsoar" => Err("cannot be `xsoar` yet; use `standard`".to_owned()),
-            other => Err(format!("must be `standard`, not `{other}`")),
-        });
+        let (versions, default_version) = self.versions(&mut section);
         let feed = FeedOptions {
-            default_version: StixVersion::V21,
+            default_version,
             page_size,
             max_page_size,
-            profile: profile.map_or(defaults.profile, value),
+            profile: section.word("profile", &PROFILES).unwrap_or(defaults.profile),
             empty_objects: section
                 .word("empty_objects", &[("omit", EmptyList::Omitted), ("list", EmptyList::Written)])
                 .unwrap_or(defaults.empty_objects),
@@ -120,9 +124,88 @@ impl Reader<'_> {
             api_root: section.parsed("api_root", parse_api_root).map(value),
             title: section.filled("title").map(value),
             description: section.text("description").map(value).filter(|text| !text.is_empty()),
+            versions,
         };
+        let shared = self.collection_settings(&mut section, "taxii", &CollectionDefaults::default());
         section.finish();
-        (taxii, feed)
+        (taxii, feed, shared)
+    }
+
+    /// What is served, and what those get who do not say.
+    fn versions(&self, section: &mut Section<'_>) -> (Vec<StixVersion>, StixVersion) {
+        let defaults = ServeOptions::default();
+        let place = section.place_of("versions");
+        let mut versions = Vec::new();
+        for Located { value, place } in section.texts("versions").unwrap_or_default() {
+            match VERSIONS.iter().find(|(name, _)| *name == value) {
+                Some((_, version)) if versions.contains(version) => {}
+                Some((_, version)) => versions.push(*version),
+                None => self.problems.add(&place, format!("`taxii.versions` can hold `2.0` and `2.1`, not `{value}`")),
+            }
+        }
+        versions.sort_by_key(|version| version.as_str());
+        if let Some(place) = place
+            && versions.is_empty()
+        {
+            self.problems.add(&place, "`taxii.versions` names no version; write `[\"2.0\", \"2.1\"]` or one of them");
+        }
+        if versions.is_empty() {
+            versions = defaults.versions;
+        }
+        let place = section.place_of("default_version");
+        let default_version = match section.word("default_version", &VERSIONS) {
+            Some(version) => {
+                if let Some(place) = place.filter(|_| !versions.contains(&version)) {
+                    let text =
+                        format!("`taxii.default_version` is `{}`, which `taxii.versions` lacks", version.as_str());
+                    self.problems.add(&place, text);
+                }
+                version
+            }
+            // The newest there is.
+            None => versions.last().copied().unwrap_or(defaults.default_version),
+        };
+        (versions, default_version)
+    }
+
+    /// What a collection can say for itself, and `[taxii]` for all of them.
+    fn collection_settings(
+        &self,
+        section: &mut Section<'_>,
+        table: &str,
+        defaults: &CollectionDefaults,
+    ) -> CollectionDefaults {
+        let indicator_types = section.texts("indicator_types").map(|names| self.indicator_types(names));
+        let fields = section.texts("extension_fields").map(|fields| self.extension_fields(table, fields));
+        let relationships = section.flag("relationships").map(value);
+        let revoked = section.flag("revoked_relationships").map(value);
+        CollectionDefaults {
+            indicator_types: indicator_types.unwrap_or(defaults.indicator_types),
+            extension_fields: fields.unwrap_or_else(|| defaults.extension_fields.clone()),
+            relationships: Relationships {
+                left_out: relationships.map_or(defaults.relationships.left_out, |wanted| !wanted),
+                revoked: revoked.or(defaults.relationships.revoked),
+            },
+        }
+    }
+
+    /// `none`, `all` or names of fields; as in the original, the names may stand in one text with commas.
+    fn extension_fields(&self, table: &str, texts: Vec<Located<String>>) -> Option<ExtensionFields> {
+        let mut names: Vec<Box<str>> = Vec::new();
+        for Located { value, place } in &texts {
+            for name in value.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+                let stands_alone = name.eq_ignore_ascii_case("all") || name.eq_ignore_ascii_case("none");
+                if stands_alone && (texts.len() > 1 || value.trim() != name) {
+                    let text = format!("`{table}.extension_fields` can hold `{name}` only by itself");
+                    self.problems.add(place, text);
+                } else if name.eq_ignore_ascii_case("all") {
+                    return Some(ExtensionFields::All);
+                } else if !stands_alone && !names.iter().any(|known| **known == *name) {
+                    names.push(name.into());
+                }
+            }
+        }
+        (!names.is_empty()).then(|| ExtensionFields::Named(names.into()))
     }
 
     fn auth(&self, mut section: Section<'_>, store: &StoreOptions) -> AuthOptions {
@@ -135,10 +218,15 @@ impl Reader<'_> {
         options
     }
 
-    fn tls(&self, mut section: Section<'_>) -> Option<TlsFiles> {
+    fn tls(&self, mut section: Section<'_>) -> (Option<TlsFiles>, bool) {
         let (cert, key) = (section.filled("cert"), section.filled("key"));
+        let hsts = section.flag("hsts").filter(|hsts| hsts.value);
         section.finish();
-        match (cert, key) {
+        if let (None, None, Some(Located { place, .. })) = (&cert, &key, &hsts) {
+            let text = "`tls.hsts` needs HTTPS; set `tls.cert` and `tls.key`, or have the proxy that does HTTPS add it";
+            self.problems.add(place, text);
+        }
+        let files = match (cert, key) {
             (Some(cert), Some(key)) => Some(TlsFiles { cert: self.path(cert), key: self.path(key) }),
             (Some(Located { place, .. }), None) => {
                 self.problems.add(&place, "`tls.cert` needs its private key; set `tls.key` as well");
@@ -149,7 +237,8 @@ impl Reader<'_> {
                 None
             }
             (None, None) => None,
-        }
+        };
+        (files, hsts.is_some())
     }
 
     fn limits(&self, mut section: Section<'_>) -> Limits {
@@ -179,29 +268,28 @@ impl Reader<'_> {
         options
     }
 
-    fn collection(&self, located: Located<Section<'_>>) -> Option<Located<CollectionSpec>> {
+    fn collection(
+        &self,
+        located: Located<Section<'_>>,
+        shared: &CollectionDefaults,
+    ) -> Option<Located<CollectionSpec>> {
         let Located { value: mut section, place } = located;
         let title = section.filled("title");
         if title.is_none() && section.place_of("title").is_none() {
             self.problems.add(&place, "this collection has no `title`");
         }
         let query = self.collection_query(&mut section, &place);
-        if let Some(wanted) = section.texts("extension_fields")
-            && let Some(first) = wanted.iter().find(|field| field.value != "none")
-        {
-            let text = "`collection.extension_fields` is not supported yet; leave it out or write `none`";
-            self.problems.add(&first.place, text);
-        }
+        let own = self.collection_settings(&mut section, "collection", shared);
         let spec = CollectionSpec {
             title: title.as_ref().map(|title| title.value.trim().to_owned()).unwrap_or_default(),
             description: section.text("description").map(value).filter(|text| !text.is_empty()),
             alias: section.parsed("alias", parse_alias).map(value),
             id: section.parsed("id", parse_uuid).map(value),
             query,
-            indicator_types: self.indicator_types(section.texts("indicator_types").unwrap_or_default()),
-            profile: None,
-            extension_fields: None,
-            relationships: Relationships::default(),
+            profile: section.word("profile", &PROFILES),
+            indicator_types: own.indicator_types,
+            extension_fields: own.extension_fields,
+            relationships: own.relationships,
         };
         section.finish();
         Some(Located { value: spec, place: title?.place })
@@ -251,7 +339,7 @@ impl Reader<'_> {
 
     /// The original's collections: an object of title → query, or title → `{query, description}`
     /// (spec/xsoar-taxii2-server.md §1).
-    fn xsoar_collections(&self, mut section: Section<'_>) -> Vec<Located<CollectionSpec>> {
+    fn xsoar_collections(&self, mut section: Section<'_>, shared: &CollectionDefaults) -> Vec<Located<CollectionSpec>> {
         let file = section.filled("file");
         section.finish();
         let Some(Located { value: name, place }) = file else { return Vec::new() };
@@ -286,6 +374,9 @@ impl Reader<'_> {
             self.check_query(&inside, &format!("the query of collection `{title}` does not compile"), &query);
             let spec = CollectionSpec {
                 description: description.filter(|text| !text.is_empty()),
+                indicator_types: shared.indicator_types,
+                extension_fields: shared.extension_fields.clone(),
+                relationships: shared.relationships,
                 ..CollectionSpec::new(&title, query)
             };
             specs.push(Located { value: spec, place: inside.clone() });

@@ -9,7 +9,8 @@ use futures::stream::BoxStream;
 
 use crate::feed::collection::{Catalog, Collection};
 use crate::model::time::Timestamp;
-use crate::render::StixVersion;
+
+pub use crate::render::{Profile, StixVersion};
 
 /// Where pages come from: the real feed, or a fake in tests.
 #[async_trait]

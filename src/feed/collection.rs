@@ -199,13 +199,15 @@ impl CollectionSpec {
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     ordered: Vec<Arc<Collection>>,
+    configured: Vec<Arc<Collection>>,
     by_name: HashMap<String, usize>,
 }
 
 impl Catalog {
     /// Orders the collections; no id or alias may stand for two of them.
     pub fn new(collections: Vec<Collection>) -> Result<Self, CollectionError> {
-        let mut ordered: Vec<Arc<Collection>> = collections.into_iter().map(Arc::new).collect();
+        let configured: Vec<Arc<Collection>> = collections.into_iter().map(Arc::new).collect();
+        let mut ordered = configured.clone();
         ordered.sort_by(|a, b| a.id.cmp(&b.id));
         let mut by_name: HashMap<String, usize> = HashMap::new();
         for (position, collection) in ordered.iter().enumerate() {
@@ -220,7 +222,7 @@ impl Catalog {
                 }
             }
         }
-        Ok(Self { ordered, by_name })
+        Ok(Self { ordered, configured, by_name })
     }
 
     /// The collection with that id (in any case) or alias.
@@ -232,6 +234,11 @@ impl Catalog {
     /// Ascending by id, the order TAXII interoperability tests ask for.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Collection>> {
         self.ordered.iter()
+    }
+
+    /// In the order of the configuration, the order XSOAR's server lists them in.
+    pub fn configured(&self) -> impl Iterator<Item = &Arc<Collection>> {
+        self.configured.iter()
     }
 
     /// How many there are.

@@ -183,15 +183,14 @@ impl Edges {
         let mut keys: Vec<u64> = named.iter().flat_map(|(.., ends)| ends.iter().map(|end| end.key)).collect();
         keys.sort_unstable();
         keys.dedup();
-        let mut found: Vec<(u32, Place)> = Vec::with_capacity(keys.len());
-        snapshot.find_ids(&keys, |position, segment, row| found.push((position as u32, (segment as u32, row))))?;
+        let live = snapshot.find_live_ids(&keys)?.into_iter();
+        let mut found: Vec<(u64, Place)> = live.map(|(key, (segment, row))| (key, (segment as u32, row))).collect();
         found.sort_unstable();
         found.dedup();
         let places: Vec<Place> = found.iter().map(|(_, place)| *place).collect();
         let locate = |end: &Named| {
-            let position = keys.binary_search(&end.key).map_or(u32::MAX, |position| position as u32);
-            let from = found.partition_point(|(at, _)| *at < position) as u32;
-            let to = found.partition_point(|(at, _)| *at <= position) as u32;
+            let from = found.partition_point(|(key, _)| *key < end.key) as u32;
+            let to = found.partition_point(|(key, _)| *key <= end.key) as u32;
             End { places: from..to, form: end.form }
         };
         let mut segments: Vec<(usize, Vec<Edge>)> = Vec::new();

@@ -128,11 +128,11 @@ fn fault_reason(fault: Fault) -> &'static str {
 /// Whether an object without a list of elements is a bundle, response or envelope that has none. Anything else is a
 /// record, or was meant as one, and must not vanish.
 fn is_empty_response(element: &Element<'_>, is_bundle: bool) -> Result<bool, String> {
-    let frame = [Key::More, Key::Next, Key::Total, Key::SearchAfter, Key::Objects];
+    let frame = [Key::More, Key::Next, Key::Total, Key::SearchAfter, Key::Objects, Key::Data];
     if !is_bundle && element.get(Key::Iocs) != "null" && !element.has(Key::Iocs) && !element.has_only(&frame) {
         return Ok(false);
     }
-    match [Key::Iocs, Key::Objects].into_iter().find(|key| element.has(*key)) {
+    match [Key::Iocs, Key::Objects, Key::Data].into_iter().find(|key| element.has(*key)) {
         Some(key) => Err(format!("`{}` is not a list", key.as_str())),
         None => Ok(true),
     }
@@ -183,12 +183,12 @@ impl Rows<'_> {
         }
     }
 
-    fn record(&mut self, mut element: Element<'_>, text: &str, line: u64) -> Result<(), String> {
+    fn record(&mut self, element: Element<'_>, text: &str, line: u64) -> Result<(), String> {
         element.check_readable(text, line)?;
         match self.options.format {
             Some(Format::Stix) => stix::append(self, &element, text, line),
             _ if xsoar::is_indicator(&element) => xsoar::append(self, element, text, line),
-            _ if element.has(Key::EntityA) && element.has(Key::EntityB) => edge::append(self, &mut element, line),
+            _ if element.has(Key::EntityA) && element.has(Key::EntityB) => edge::append(self, element, text, line),
             Some(Format::Xsoar) => Err("not an XSOAR indicator (no `indicator_type`)".to_owned()),
             _ if stix::is_meant(&element) => stix::append(self, &element, text, line),
             _ => {
@@ -204,7 +204,10 @@ impl Rows<'_> {
         if element.has(Key::IndicatorType) || (element.has(Key::Type) && !is_bundle) {
             return Ok(false);
         }
-        let lists = [Key::Iocs, Key::Objects].map(|key| element.get(key));
+        // A search for relationships answers with `data`, which anything else may have as well.
+        let is_search = !element.has(Key::Id) && !element.has(Key::Value) && !element.has(Key::EntityA);
+        let data = if is_search { element.get(Key::Data) } else { "" };
+        let lists = [element.get(Key::Iocs), element.get(Key::Objects), data];
         if lists.iter().all(|list| !list.starts_with('[')) {
             return is_empty_response(element, is_bundle);
         }
@@ -212,7 +215,10 @@ impl Rows<'_> {
             return Err(format!("lists nested deeper than {MAX_UNPACKED_LISTS} levels"));
         }
         let (mut counted, mut line) = (text.as_ptr(), line);
-        for item in lists.into_iter().filter(|list| list.starts_with('[')).flat_map(json::items) {
+        let mut lists: Vec<&str> = lists.into_iter().filter(|list| list.starts_with('[')).collect();
+        // In the order of the text, which the lines are counted along.
+        lists.sort_unstable_by_key(|list| list.as_ptr());
+        for item in lists.into_iter().flat_map(json::items) {
             let between = (item.as_ptr() as usize).wrapping_sub(counted as usize);
             let start = (counted as usize).wrapping_sub(text.as_ptr() as usize);
             let passed = text.as_bytes().get(start..start.wrapping_add(between)).unwrap_or_default();

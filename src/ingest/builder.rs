@@ -105,11 +105,20 @@ impl Warnings {
     }
 }
 
+/// The key of an identity: a type and a value, or `stix` and an id. `buffer` is overwritten.
+pub(crate) fn identity_key(identity: (&str, &str), buffer: &mut Vec<u8>) -> u64 {
+    buffer.clear();
+    buffer.extend_from_slice(identity.0.as_bytes());
+    buffer.push(0);
+    buffer.extend_from_slice(identity.1.as_bytes());
+    XxHash3_64::oneshot(buffer)
+}
+
 macro_rules! columns {
     ($($variant:ident = $name:ident,)*) => {
         /// The columns of [`schema::input_schema`], in its order.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[allow(dead_code, reason = "whoever takes a POST fills `inbox`, not the decoder")]
+        #[allow(dead_code, reason = "whoever takes a POST fills `inbox`, not the decoder; the ends of edges are looked up")]
         pub(crate) enum Col { $($variant,)* }
 
         impl Col {
@@ -150,6 +159,8 @@ columns! {
     Revoked = REVOKED,
     SourceRef = SOURCE_REF,
     TargetRef = TARGET_REF,
+    SourceIndicatorId = SOURCE_INDICATOR_ID,
+    TargetIndicatorId = TARGET_INDICATOR_ID,
     RelationshipType = RELATIONSHIP_TYPE,
     Inbox = INBOX,
     MitreId = MITRE_ID,
@@ -170,6 +181,7 @@ columns! {
     ValidityNotBefore = VALIDITY_NOT_BEFORE,
     ValidityNotAfter = VALIDITY_NOT_AFTER,
     ObjectRefs = OBJECT_REFS,
+    ObjectRefIndicators = OBJECT_REF_INDICATORS,
     KillChainPhases = KILL_CHAIN_PHASES,
     Custom = CUSTOM,
     Document = DOCUMENT,
@@ -312,9 +324,14 @@ impl BatchBuilder {
         for text in list.iter() {
             self.hash(col, text.as_bytes());
         }
+        self.list_aside(col, list.iter());
+    }
+
+    /// Sets a list that does not count as content.
+    pub(crate) fn list_aside<'t>(&mut self, col: Col, texts: impl Iterator<Item = &'t str>) {
         if let Some(Column::List(builder)) = self.columns.get_mut(col as usize) {
             pad!(builder, self.rows);
-            for text in list.iter() {
+            for text in texts {
                 builder.values().append_value(text);
             }
             builder.append(true);
@@ -354,11 +371,7 @@ impl BatchBuilder {
     /// Ends the row. `identity` are the parts of its key, joined by a zero byte.
     pub(crate) fn end_row(&mut self, identity: (&str, &str), line: u64) {
         self.digests.push(XxHash3_64::oneshot(&self.content));
-        self.content.clear();
-        self.content.extend_from_slice(identity.0.as_bytes());
-        self.content.push(0);
-        self.content.extend_from_slice(identity.1.as_bytes());
-        self.keys.push(XxHash3_64::oneshot(&self.content));
+        self.keys.push(identity_key(identity, &mut self.content));
         self.content.clear();
         self.lines.push(line);
         self.rows += 1;

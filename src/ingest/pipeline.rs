@@ -1,23 +1,32 @@
 //! From parsed blocks to commits.
 //!
 //! Blocks are gathered into batches of a row group (or of so many bytes), resolved against the newest version, and appended to an open
-//! commit; a commit ends when its segment is full, when a batch touches records that are in it but not yet published, or when it has
-//! been open for some seconds. Killed at any point, what was published is whole, and importing the same input again writes only the rest.
+//! commit; a commit ends when its segment is full, when a batch touches records that are in it but not yet published, when it holds
+//! back many edges, or when it has been open for some seconds. Edges come last in it, behind their ends, or wait (see `link`). Killed at any point, what was published is whole, and importing the same input again writes only the rest.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::compute::concat_batches;
+use arrow::array::{Array, AsArray, UInt32Array};
+use arrow::compute::{concat_batches, take_record_batch};
+use arrow::datatypes::TimestampMicrosecondType;
 
-use crate::ingest::resolve::resolve;
-use crate::ingest::{Parsed, Reject, Warnings};
+use crate::ingest::link::{self, Held};
+use crate::ingest::resolve::{Resolved, resolve};
+use crate::ingest::{Parsed, Reject, Warnings, define};
 use crate::model::schema;
-use crate::store::{NewRows, ROW_GROUP_ROWS, Store, StoreError, Writer, bytes_of};
+use crate::store::{Dates, NewRows, ROW_GROUP_ROWS, SEGMENT_ROWS, Store, StoreError, Writer, bytes_of};
 
 /// Longest documents gathered before they are resolved: rows are counted as well, but some documents are a million times the
 /// size of others.
 const BATCH_BYTES: usize = 128 << 20;
+/// Most rows, and longest documents, that are brought into the order of their own dates at a time.
+const DATED_ROWS: usize = SEGMENT_ROWS;
+const DATED_BYTES: usize = 256 << 20;
+/// So many of the ends that edges wait for are named.
+const ENDS_SHOWN: usize = 5;
 /// A slow input's records become visible at least this often.
 const LONGEST_OPEN: Duration = Duration::from_secs(5);
 
@@ -34,6 +43,10 @@ pub struct Summary {
     pub unchanged: u64,
     /// Elements that are no records.
     pub rejected: u64,
+    /// Edges in the store that wait for an end when the import is done; they are in it, and served once the end has come.
+    pub waiting: u64,
+    /// What some of them wait for.
+    pub waiting_for: Vec<String>,
     /// Uncompressed bytes read.
     pub bytes: u64,
     /// Oddities in records that were taken.
@@ -50,6 +63,7 @@ pub struct Importer {
     pending_bytes: usize,
     gathered_since: Option<Instant>,
     default_score: Option<u8>,
+    dates: Dates,
     open: Option<Open>,
     /// For dry runs: what would have been written so far.
     imagined: HashMap<u64, u64, Plain>,
@@ -60,6 +74,7 @@ pub struct Importer {
 struct Open {
     writer: Writer,
     keys: HashMap<u64, (), Plain>,
+    held: Held,
     since: Instant,
 }
 
@@ -92,6 +107,7 @@ impl Importer {
             pending_bytes: 0,
             gathered_since: None,
             default_score: None,
+            dates: Dates::OfCommit,
             open: None,
             imagined: HashMap::default(),
             summary: Summary::default(),
@@ -101,6 +117,16 @@ impl Importer {
     /// The verdict (0–3) of records it writes that have none, neither in the input nor in the store.
     pub fn with_default_score(mut self, score: Option<u8>) -> Self {
         self.default_score = score;
+        self
+    }
+
+    /// Gives records an `added` equal to their `modified`, for consumers that resume from the date of the last object they saw at
+    /// the system the records come from. The clock still rises strictly and never passes the time of day: where a record's date is
+    /// not after that of the record before it in the log, it gets the next microsecond. So records are brought into the
+    /// order of their dates first, but only as many as one commit holds (a million, or 256 MiB of them): a longer input should come
+    /// in that order. No `added` is before `modified`, so who resumes misses nothing, in any order.
+    pub fn with_kept_dates(mut self, keep: bool) -> Self {
+        self.dates = if keep { Dates::OfRows } else { Dates::OfCommit };
         self
     }
 
@@ -122,8 +148,14 @@ impl Importer {
             self.gathered_since.get_or_insert_with(Instant::now);
             self.pending.push(parsed);
         }
-        let waited = self.gathered_since.is_some_and(|since| since.elapsed() > LONGEST_OPEN);
-        if self.pending_rows >= ROW_GROUP_ROWS || self.pending_bytes >= BATCH_BYTES || waited {
+        let (rows, bytes, waited) = match self.dates {
+            Dates::OfRows => (DATED_ROWS, DATED_BYTES, false),
+            Dates::OfCommit => {
+                let waited = self.gathered_since.is_some_and(|since| since.elapsed() > LONGEST_OPEN);
+                (ROW_GROUP_ROWS, BATCH_BYTES, waited)
+            }
+        };
+        if self.pending_rows >= rows || self.pending_bytes >= bytes || waited {
             self.commit_pending()?;
         }
         if self.open.as_ref().is_some_and(|open| open.since.elapsed() > LONGEST_OPEN) {
@@ -136,6 +168,11 @@ impl Importer {
     pub fn finish(mut self) -> Result<Summary, StoreError> {
         self.commit_pending()?;
         self.publish()?;
+        if !self.dry_run {
+            let snapshot = self.store.snapshot()?;
+            self.summary.waiting = snapshot.waiting_rows();
+            self.summary.waiting_for = link::awaited_ends(&snapshot, self.store.ids(), ENDS_SHOWN)?;
+        }
         Ok(self.summary)
     }
 
@@ -164,9 +201,15 @@ impl Importer {
         }
         let open = match &mut self.open {
             Some(open) => open,
-            none => none.insert(Open { writer: self.store.writer()?, keys: HashMap::default(), since: Instant::now() }),
+            none => {
+                let writer = self.store.writer()?.with_dates(self.dates);
+                none.insert(Open { writer, keys: HashMap::default(), held: Held::default(), since: Instant::now() })
+            }
         };
-        let resolved = resolve(open.writer.snapshot(), rows, self.store.now(), self.default_score)?;
+        let mut resolved = resolve(open.writer.snapshot(), rows, self.store.now(), self.default_score)?;
+        if self.dates == Dates::OfRows {
+            by_date(&mut resolved)?;
+        }
         self.summary.new += resolved.new;
         self.summary.changed += resolved.changed;
         self.summary.unchanged += resolved.unchanged;
@@ -174,7 +217,25 @@ impl Importer {
         for (segment, row) in resolved.superseded {
             open.writer.supersede(segment, row);
         }
-        open.writer.append(resolved.rows, &resolved.stale)
+        for (stix_type, value) in &resolved.redefined {
+            open.writer.definitions().insert(define::name(stix_type, value), false);
+        }
+        let snapshot = Arc::clone(open.writer.snapshot());
+        let is_here = |key| open.keys.contains_key(&key);
+        let known = open.writer.definitions();
+        let missing = define::missing(&resolved.rows.batch, is_here, known, &snapshot, self.store.ids())?;
+        if let Some(definitions) = missing {
+            open.keys.extend(definitions.keys.iter().map(|key| (*key, ())));
+            open.writer.append_before(definitions)?;
+        }
+        open.held.replaces(resolved.replaced);
+        let (rows, stale) = open.held.hold(resolved.rows, resolved.stale)?;
+        open.writer.append(rows, &stale)?;
+        let (held_rows, held_bytes) = open.held.size();
+        if held_rows >= ROW_GROUP_ROWS || held_bytes >= BATCH_BYTES {
+            self.publish()?;
+        }
+        Ok(())
     }
 
     fn imagine(&mut self, mut rows: NewRows) -> Result<(), StoreError> {
@@ -203,9 +264,24 @@ impl Importer {
     }
 
     fn publish(&mut self) -> Result<(), StoreError> {
-        match self.open.take() {
-            Some(open) => open.writer.publish().map(|_| ()),
-            None => Ok(()),
-        }
+        let Some(Open { mut writer, held, .. }) = self.open.take() else { return Ok(()) };
+        link::link(&mut writer, held, self.store.ids(), self.store.now(), self.dates)?;
+        writer.publish().map(|_| ())
     }
+}
+
+/// Brings rows into the order of their own dates.
+fn by_date(resolved: &mut Resolved) -> Result<(), StoreError> {
+    let rows = &mut resolved.rows;
+    let modified = rows.batch.column(rows.batch.schema_ref().index_of(schema::column::MODIFIED)?);
+    let modified = modified.as_primitive::<TimestampMicrosecondType>();
+    let mut order: Vec<u32> = (0..rows.keys.len() as u32).collect();
+    order.sort_by_key(|row| modified.is_valid(*row as usize).then(|| modified.value(*row as usize)));
+    rows.batch = take_record_batch(&rows.batch, &UInt32Array::from(order.clone()))?;
+    rows.keys = order.iter().map(|row| rows.keys[*row as usize]).collect();
+    rows.digests = order.iter().map(|row| rows.digests[*row as usize]).collect();
+    let mut places = vec![0; order.len()];
+    order.iter().enumerate().for_each(|(place, row)| places[*row as usize] = place as u32);
+    resolved.stale.iter_mut().for_each(|row| *row = places[*row as usize]);
+    Ok(())
 }

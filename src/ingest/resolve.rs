@@ -4,14 +4,14 @@
 //! tags united, first seen the earlier, last seen the later, the fresher field otherwise) and becomes a new version at the end of the log.
 //! A full document is more than a mention: what the document before it said and a fresher one no longer says is taken away, while
 //! what other inputs said stays.
+//! What edges added to a report (see `link`) says nothing here: it comes and goes with the edges.
 //! A native STIX object is its id, and `modified` its version: a newer one supersedes, an older one that arrives late goes straight
 //! into the history, an equal one is not written.
 //!
 //! The usual cases never touch a wide column: unknown keys are new, equal digests are unchanged. Only rows in between are read, and
 //! merged column by column.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ops::Range;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -25,6 +25,7 @@ use arrow::datatypes::{DataType, Int8Type, TimestampMicrosecondType};
 use serde_json::value::RawValue;
 
 use crate::ingest::document;
+use crate::ingest::link::{Replaced, Rows, without_added};
 use crate::model::schema::{self, column as c, kind_value};
 use crate::model::time::Timestamp;
 use crate::store::{NewRows, Snapshot, StoreError};
@@ -37,6 +38,10 @@ pub(crate) struct Resolved {
     pub(crate) stale: Vec<u32>,
     /// Rows of the snapshot that are replaced: segment, row.
     pub(crate) superseded: Vec<(usize, u32)>,
+    /// The ids of those.
+    pub(crate) replaced: Replaced,
+    /// Definitions of the store's own that native objects take the place of: type and value.
+    pub(crate) redefined: Vec<(String, String)>,
     pub(crate) new: u64,
     pub(crate) changed: u64,
     pub(crate) unchanged: u64,
@@ -60,6 +65,21 @@ pub(crate) fn resolve(
     }
     resolved.unchanged += folded_away;
     Ok(resolved)
+}
+
+impl Resolved {
+    fn of(rows: NewRows) -> Self {
+        Resolved {
+            rows,
+            stale: Vec::new(),
+            superseded: Vec::new(),
+            replaced: Replaced::default(),
+            redefined: Vec::new(),
+            new: 0,
+            changed: 0,
+            unchanged: 0,
+        }
+    }
 }
 
 /// Rows of a batch without repetitions: one row per indicator, one per version of a native object.
@@ -188,10 +208,10 @@ fn against_snapshot(snapshot: &Snapshot, folded: Folded, now: Timestamp) -> Resu
     if compared.is_empty() && fates.iter().all(|fate| *fate == Fate::New) {
         let new = rows.keys.len() as u64;
         let rows = NewRows { batch: fill_in(rows.batch, now)?, ..rows };
-        return Ok(Resolved { rows, stale: Vec::new(), superseded: Vec::new(), new, changed: 0, unchanged: 0 });
+        return Ok(Resolved { new, ..Resolved::of(rows) });
     }
 
-    let old = read_old(snapshot, &compared)?;
+    let old = without_added(snapshot, read_old(snapshot, &compared)?)?;
     let incoming =
         take_record_batch(&rows.batch, &UInt32Array::from_iter_values(compared.iter().map(|(at, _, _)| *at)))?;
     let same_record = same_identity(&old, &incoming)?;
@@ -204,13 +224,15 @@ fn against_snapshot(snapshot: &Snapshot, folded: Folded, now: Timestamp) -> Resu
     // Sources of the output: 0 the incoming rows, 1 the merged ones.
     let filled = fill_in(rows.batch, now)?;
     let mut picks: Vec<(usize, usize)> = Vec::new();
-    let mut out = Resolved {
-        rows: NewRows { batch: RecordBatch::new_empty(schema::input_schema()), keys: Vec::new(), digests: Vec::new() },
-        stale: Vec::new(),
-        superseded: Vec::new(),
-        new: 0,
-        changed: 0,
-        unchanged: 0,
+    let empty = RecordBatch::new_empty(schema::input_schema());
+    let mut out = Resolved::of(NewRows { batch: empty, keys: Vec::new(), digests: Vec::new() });
+    let old_rows = Rows::bind(&old)?;
+    let has_edges = snapshot.has_edges();
+    let supersede = |out: &mut Resolved, pair: usize, place: (usize, u32)| {
+        out.superseded.push(place);
+        if has_edges {
+            out.replaced.note(&old_rows, pair);
+        }
     };
     let mut pair = 0;
     for (at, fate) in fates.iter().enumerate() {
@@ -240,10 +262,16 @@ fn against_snapshot(snapshot: &Snapshot, folded: Folded, now: Timestamp) -> Resu
                     // Two identities with one hash: nothing of this record is known.
                     out.new += 1;
                     Some((0, at))
+                } else if let Some(definition) = old_rows.definition(this) {
+                    // Where a producer brings the definition, that is the record.
+                    out.new += 1;
+                    out.redefined.push(definition);
+                    supersede(&mut out, this, (*segment, *row));
+                    Some((0, at))
                 } else if native.value(at) {
                     if versions.1[this] >= versions.0[this] {
                         out.changed += 1;
-                        out.superseded.push((*segment, *row));
+                        supersede(&mut out, this, (*segment, *row));
                         Some((0, at))
                     } else if in_history[at] {
                         out.unchanged += 1;
@@ -255,7 +283,7 @@ fn against_snapshot(snapshot: &Snapshot, folded: Folded, now: Timestamp) -> Resu
                     }
                 } else if merged.changed.value(this) {
                     out.changed += 1;
-                    out.superseded.push((*segment, *row));
+                    supersede(&mut out, this, (*segment, *row));
                     Some((1, this))
                 } else {
                     out.unchanged += 1;
@@ -285,7 +313,7 @@ fn find_known(
     let mut order: Vec<u32> = (0..rows.keys.len() as u32).collect();
     order.sort_unstable_by_key(|row| rows.keys[*row as usize]);
     let sorted: Vec<u64> = order.iter().map(|row| rows.keys[*row as usize]).collect();
-    for found in snapshot.find_keys(&sorted)? {
+    for found in snapshot.find_all_keys(&sorted)? {
         let at = order[found.position] as usize;
         let equal = rows.digests[at] == found.digest;
         if found.live && equal {
@@ -303,34 +331,8 @@ fn find_known(
 fn read_old(snapshot: &Snapshot, compared: &[(u32, usize, u32)]) -> Result<RecordBatch, StoreError> {
     let schema = schema::input_schema();
     let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-    let mut wanted: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
-    for (_, segment, row) in compared {
-        wanted.entry(*segment).or_default().push(*row);
-    }
-    let mut batches = Vec::new();
-    let mut place: HashMap<(usize, u32), u32> = HashMap::with_capacity(compared.len());
-    for (segment, mut rows) in wanted {
-        rows.sort_unstable();
-        rows.dedup();
-        for row in &rows {
-            place.insert((segment, *row), place.len() as u32);
-        }
-        let mut ranges: Vec<Range<u32>> = Vec::new();
-        for row in rows {
-            match ranges.last_mut() {
-                Some(range) if range.end == row => range.end += 1,
-                _ => ranges.push(row..row + 1),
-            }
-        }
-        if let Some(view) = snapshot.segments().get(segment) {
-            for batch in view.segment.read(&ranges, &names, 8_192)? {
-                batches.push(batch?);
-            }
-        }
-    }
-    let all = concat_batches(&schema, &batches)?;
-    let indices = compared.iter().map(|(_, segment, row)| place.get(&(*segment, *row)).copied().unwrap_or_default());
-    Ok(take_record_batch(&all, &UInt32Array::from_iter_values(indices))?)
+    let places: Vec<(usize, u32)> = compared.iter().map(|(_, segment, row)| (*segment, *row)).collect();
+    snapshot.read_rows(&places, &names)
 }
 
 fn named<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, StoreError> {
@@ -394,14 +396,14 @@ fn same_identity(old: &RecordBatch, new: &RecordBatch) -> Result<BooleanArray, S
         .collect())
 }
 
-/// Dates that every indicator has once it is in the store: when unknown, the time of the import.
+/// Dates that every indicator and every edge of ours has once it is in the store: when unknown, the time of the import.
 fn fill_in(mut batch: RecordBatch, now: Timestamp) -> Result<RecordBatch, StoreError> {
     let created = named(&batch, c::CREATED)?.as_primitive::<TimestampMicrosecondType>().clone();
     let modified = named(&batch, c::MODIFIED)?.as_primitive::<TimestampMicrosecondType>().clone();
     if created.null_count() == 0 && modified.null_count() == 0 {
         return Ok(batch);
     }
-    let native = native_rows(&batch);
+    let native = and(&native_rows(&batch), &is_not_null(named(&batch, c::SPEC_VERSION)?)?)?;
     let mut created_filled = Vec::with_capacity(batch.num_rows());
     let mut modified_filled = Vec::with_capacity(batch.num_rows());
     for row in 0..batch.num_rows() {
@@ -480,6 +482,8 @@ fn merge(older: &RecordBatch, newer: &RecordBatch) -> Result<Merged, StoreError>
         let merged: ArrayRef = match field.name().as_str() {
             // An object keeps its id and its birth for ever.
             c::KIND | c::ID | c::INDICATOR_ID | c::STIX_ID | c::TYPE | c::VALUE | c::INBOX => Arc::clone(&old),
+            // Those are looked up when the commit ends.
+            c::SOURCE_INDICATOR_ID | c::TARGET_INDICATOR_ID | c::OBJECT_REF_INDICATORS => Arc::clone(&old),
             c::CREATED | c::STIX_TYPE => pick(&is_not_null(&old)?, &old, &new)?,
             c::TAGS => {
                 let unsaid = |row: usize, tag: &str| said[row].as_ref().is_some_and(|said| said.tags.contains(tag));

@@ -112,8 +112,7 @@ pub(crate) fn append(rows: &mut Rows<'_>, mut element: Element<'_>, text: &str, 
     builder.list(Col::Tags, list);
     list.clear();
     element.read_custom(CustomKey::ObjectRefs, |raw| {
-        let references = json::items(raw).map(|row| json::member(row, "objectstixid").unwrap_or(row));
-        references.filter_map(json::text).for_each(|id| list.push(&id));
+        report_refs(raw).for_each(|id| list.push(&id));
         (!list.is_empty()).then_some(())
     });
     builder.list(Col::ObjectRefs, list);
@@ -224,6 +223,12 @@ pub(crate) fn texts(raw: &str, list: &mut TextList) {
     }
 }
 
+/// The objects that a report names itself, from its `reportobjectreferences`.
+pub(crate) fn report_refs(raw: &str) -> impl Iterator<Item = Cow<'_, str>> {
+    let references = json::items(raw).map(|row| json::member(row, "objectstixid").unwrap_or(row));
+    references.filter_map(json::text)
+}
+
 /// Phases as text, or as STIX writes them (`kill_chain_name`, `phase_name`), which become `chain/phase`.
 fn kill_chain_phases(raw: &str, list: &mut TextList) {
     if !raw.contains('{') {
@@ -315,7 +320,7 @@ pub(crate) fn as_text(buffer: &[u8]) -> Option<&str> {
 }
 
 /// The text itself when it is one line, else without insignificant blanks.
-fn one_line<'a>(text: &'a str, buffer: &'a mut Vec<u8>) -> &'a str {
+pub(crate) fn one_line<'a>(text: &'a str, buffer: &'a mut Vec<u8>) -> &'a str {
     if find_byte(b'\n', text.as_bytes()).is_none() {
         return text;
     }

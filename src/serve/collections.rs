@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -11,22 +12,23 @@ use crate::feed::collection::Collection;
 use crate::serve::error::{ServeError, cut};
 use crate::serve::resource::{CollectionResource, Collections, answer};
 use crate::serve::router::App;
+use crate::serve::style::Style;
 
 /// `GET {api-root}/collections/`
-pub(super) async fn collections(State(app): State<Arc<App>>) -> Response {
+pub(super) async fn collections(State(app): State<Arc<App>>, Extension(style): Extension<Style>) -> Response {
     let catalog = app.feed.catalog();
-    let collections = catalog.iter().map(|collection| CollectionResource::from(&**collection)).collect();
-    answer(StatusCode::OK, &Collections { collections })
+    answer(style, StatusCode::OK, &Collections::new(&catalog, style.version, style.profile))
 }
 
 /// `GET {api-root}/collections/{id}/`
 pub(super) async fn collection(
     State(app): State<Arc<App>>,
+    Extension(style): Extension<Style>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ServeError> {
     let Path(name) = path.map_err(|_| ServeError::UnknownPath)?;
     let collection = find(&app, &name)?;
-    Ok(answer(StatusCode::OK, &CollectionResource::from(&*collection)))
+    Ok(answer(style, StatusCode::OK, &CollectionResource::new(&collection, style.version)))
 }
 
 /// The collection of that id or alias.

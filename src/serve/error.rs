@@ -10,12 +10,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{ALLOW, CONTENT_RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use crate::feed::api::FeedError;
+use crate::feed::api::{FeedError, Profile, StixVersion};
+use crate::serve::discovery::{DISCOVERY_20, DISCOVERY_21};
+use crate::serve::negotiate::{STIX_20, STIX_21, TAXII_20, TAXII_21, taxii_type};
+use crate::serve::range;
 use crate::serve::resource::{ErrorResource, answer};
+use crate::serve::style::Style;
 use crate::serve::users::UserError;
 
 /// Why a request has no ordinary answer. `Display` is the inside text, for the log; clients read [`ServeError::outside`].
@@ -32,10 +36,20 @@ pub enum ServeError {
     NotAcceptable {
         /// The header, cut.
         accept: String,
+        /// The version that it names and this server does not serve.
+        unserved: Option<StixVersion>,
+        /// What is served.
+        served: Vec<StixVersion>,
     },
     /// No resource has this path.
     #[error("no resource at this path")]
     UnknownPath,
+    /// No API root has this name.
+    #[error("no API root `{name}`")]
+    UnknownApiRoot {
+        /// As asked for, cut.
+        name: String,
+    },
     /// No collection has this id or alias.
     #[error("no collection `{name}`")]
     UnknownCollection {
@@ -78,6 +92,20 @@ pub enum ServeError {
         /// What is wrong with it, fit for a client.
         reason: Cow<'static, str>,
     },
+    /// A parameter is malformed, and a client of the original server reads of it what it would read there.
+    #[error("parameter `{name}`: {text}")]
+    OldWords {
+        /// The parameter.
+        name: &'static str,
+        /// What the original says, or begins with.
+        text: String,
+    },
+    /// The range of items asked for cannot be read.
+    #[error("range `{header}`")]
+    BadRange {
+        /// The header, cut.
+        header: String,
+    },
     /// The feed refused or failed.
     #[error(transparent)]
     Feed(#[from] FeedError),
@@ -117,6 +145,9 @@ pub struct Outside {
     pub description: Option<Cow<'static, str>>,
 }
 
+/// What the original server allows everywhere.
+pub(super) const METHODS_OF_ORIGINAL: &str = "HEAD, OPTIONS, GET";
+
 /// Seconds after which a refused client should come back.
 const RETRY_SECONDS: &str = "5";
 
@@ -130,16 +161,13 @@ impl ServeError {
                 "Authorization failed",
                 Some("A valid user name and password are needed.".into()),
             ),
-            ServeError::NotAcceptable { accept } => (
-                StatusCode::NOT_ACCEPTABLE,
-                "not_acceptable",
-                "Media type not supported",
-                Some(
-                    format!("Nothing in `Accept: {accept}` can be served; ask for application/taxii+json;version=2.1.")
-                        .into(),
-                ),
-            ),
-            ServeError::UnknownPath => (
+            ServeError::NotAcceptable { accept, served, .. } => {
+                let types: Vec<&str> = served.iter().rev().map(|version| taxii_type(*version)).collect();
+                let types = types.join(" or ");
+                let text = format!("Nothing in `Accept: {accept}` can be served; ask for {types}.");
+                (StatusCode::NOT_ACCEPTABLE, "not_acceptable", "Media type not supported", Some(text.into()))
+            }
+            ServeError::UnknownPath | ServeError::UnknownApiRoot { .. } => (
                 StatusCode::NOT_FOUND,
                 "unknown_path",
                 "Unknown resource",
@@ -181,6 +209,15 @@ impl ServeError {
             ServeError::BadParameter { name, reason } => {
                 (StatusCode::BAD_REQUEST, "bad_parameter", "Bad parameter", Some(format!("`{name}` {reason}.").into()))
             }
+            ServeError::OldWords { text, .. } => {
+                (StatusCode::BAD_REQUEST, "bad_parameter", "Bad parameter", Some(text.clone().into()))
+            }
+            ServeError::BadRange { header } => (
+                StatusCode::RANGE_NOT_SATISFIABLE,
+                "bad_range",
+                "Range not satisfiable",
+                Some(format!("`{header}` is no range of items; write it as `Range: items=0-99`.").into()),
+            ),
             ServeError::Busy { .. } => busy(),
             ServeError::TimedOut => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -216,6 +253,91 @@ impl ServeError {
             },
         };
         Outside { status, code, title, description }
+    }
+
+    /// The same in the original's words, where it has some (spec/xsoar-taxii2-server.md §2.5, §2.9, §2.12): title and
+    /// description.
+    fn in_old_words(&self, style: Style, api_root: &str) -> (Cow<'static, str>, Option<Cow<'static, str>>) {
+        let own = self.outside();
+        let discovery = match style.version {
+            StixVersion::V20 => DISCOVERY_20,
+            StixVersion::V21 => DISCOVERY_21,
+        };
+        let failed = |message: &str| {
+            let text = format!("Could not perform the {}request: {message}", style.about.error_subject());
+            (style.about.error_title().into(), Some(text.into()))
+        };
+        let out_of_range = |what: &str| {
+            let text = format!("416 Requested Range Not Satisfiable: {what}");
+            (style.about.error_title().into(), Some(text.into()))
+        };
+        match self {
+            ServeError::Unauthorized { .. } => (own.title.into(), None),
+            ServeError::NotAcceptable { unserved: Some(version), .. } => {
+                let served = match version {
+                    StixVersion::V20 => StixVersion::V21,
+                    StixVersion::V21 => StixVersion::V20,
+                };
+                let text = format!(
+                    "The media type (version={}) provided in the Accept header is not supported on TAXII v{}.",
+                    version.as_str(),
+                    served.as_str()
+                );
+                ("Invalid TAXII Header".into(), Some(text.into()))
+            }
+            ServeError::NotAcceptable { accept, unserved: None, .. } => {
+                let types = ["application/taxii+json", TAXII_20, STIX_20, TAXII_21, STIX_21];
+                let text = format!(
+                    "Invalid Accept header: {accept}, please use one ot the following Accept headers: ['{}']",
+                    types.join("', '")
+                );
+                ("Invalid TAXII Headers".into(), Some(text.into()))
+            }
+            ServeError::UnknownApiRoot { name } => {
+                let text = format!("Unknown API Root {name}. Check possible API Roots using '{discovery}/'");
+                ("Unknown API Root".into(), Some(text.into()))
+            }
+            ServeError::UnknownCollection { name } => {
+                let text = format!(
+                    "No collection with id \"{name}\". Use \"/{api_root}/collections/\" to get all existing collections."
+                );
+                ("Unknown Collection".into(), Some(text.into()))
+            }
+            ServeError::UnknownStatus => (
+                "Get Status not allowed.".into(),
+                Some("Status ID is not found, or the client does not have access to the resource".into()),
+            ),
+            ServeError::UnknownPath => {
+                let text = format!("There is no resource at this path; begin at {discovery}/.");
+                (own.title.into(), Some(text.into()))
+            }
+            ServeError::MethodNotAllowed => {
+                (own.title.into(), Some(format!("Only {METHODS_OF_ORIGINAL} are allowed.").into()))
+            }
+            ServeError::OldWords { text, .. } => failed(text),
+            ServeError::BadRange { header } => out_of_range(&format!("Range header: {header}")),
+            ServeError::Feed(FeedError::BehindTheEnd { .. }) => {
+                out_of_range("The server cannot provide the requested range.")
+            }
+            // What the original has no words for, since it does not know of it.
+            ServeError::ReadOnly { .. }
+            | ServeError::UrlTooLong { .. }
+            | ServeError::HeadersTooLarge { .. }
+            | ServeError::Feed(FeedError::UnknownObject { .. }) => (own.title.into(), own.description),
+            ServeError::BadParameter { .. }
+            | ServeError::Feed(
+                FeedError::BadCursor { .. }
+                | FeedError::FiltersDiffer { .. }
+                | FeedError::FiltersTooLong { .. }
+                | FeedError::Busy
+                | FeedError::Store { .. }
+                | FeedError::Internal { .. },
+            )
+            | ServeError::Busy { .. }
+            | ServeError::TimedOut
+            | ServeError::Panicked { .. }
+            | ServeError::Internal { .. } => failed(own.description.as_deref().unwrap_or(own.title)),
+        }
     }
 
     /// The whole story on one line: this error and what lies under it.
@@ -283,6 +405,11 @@ impl IntoResponse for ServeError {
         if let ServeError::Unauthorized { .. } = self {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"taxiway\""));
         }
+        if let ServeError::Feed(FeedError::BehindTheEnd { total }) = self
+            && let Some(value) = range::behind(total)
+        {
+            response.headers_mut().insert(CONTENT_RANGE, value);
+        }
         if response.status() == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS));
         }
@@ -292,18 +419,41 @@ impl IntoResponse for ServeError {
 }
 
 /// Gives a failed response its TAXII error resource, keeping status and headers.
-pub(super) fn write_out(response: &mut Response, error: &ServeError, request_id: &str) {
+pub(super) fn write_out(response: &mut Response, error: &ServeError, style: Style, api_root: &str, request_id: &str) {
     let face = error.outside();
-    let resource = ErrorResource {
-        title: face.title,
-        description: face.description.as_deref(),
-        error_id: Some(request_id),
-        error_code: face.code,
-        http_status: face.status.as_str(),
+    let written = match style.profile {
+        Profile::Standard => {
+            let resource = ErrorResource {
+                title: face.title,
+                description: face.description.as_deref(),
+                error_id: Some(request_id),
+                error_code: Some(face.code),
+                http_status: Some(face.status.as_str()),
+            };
+            answer(style, face.status, &resource)
+        }
+        Profile::Xsoar => {
+            let (title, description) = error.in_old_words(style, api_root);
+            let resource = ErrorResource {
+                title: &title,
+                description: description.as_deref(),
+                error_id: None,
+                error_code: None,
+                http_status: None,
+            };
+            answer(style, face.status, &resource)
+        }
     };
-    let written = answer(face.status, &resource);
     let (parts, body) = written.into_parts();
     response.headers_mut().extend(parts.headers);
+    if style.profile == Profile::Xsoar {
+        let (name, value) = match error {
+            ServeError::Unauthorized { .. } => (WWW_AUTHENTICATE, "Basic realm=\"Authentication Required\""),
+            ServeError::MethodNotAllowed => (ALLOW, METHODS_OF_ORIGINAL),
+            _ => return *response.body_mut() = body,
+        };
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
     *response.body_mut() = body;
 }
 

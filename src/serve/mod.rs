@@ -1,4 +1,4 @@
-//! TAXII 2.1 over axum and hyper.
+//! TAXII 2.0 and 2.1 over axum and hyper, on the same paths: the request's `Accept` says which.
 //!
 //! [`router`] is the whole service without a socket; [`bind`] and [`Bound::run`] put it on one. Every request passes,
 //! in this order: access log and request id, compression, error bodies, panic guard, size of the head, concurrency
@@ -23,18 +23,23 @@ mod objects;
 mod observe;
 pub(crate) mod options;
 mod parameters;
+mod range;
 mod resource;
 mod router;
 mod sending;
 mod stamp;
+mod style;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tests_http2;
+#[cfg(test)]
+mod tests_versions;
 mod tls;
 pub mod users;
 
 pub use error::{ServeError, StartError};
 pub use listen::{Bound, bind, examine, shutdown_signal};
 pub use options::{AuthOptions, Limits, Options, TlsFiles};
+pub use resource::{collection_resources, discovery_resource};
 pub use router::{App, router};

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::VARY;
+use axum::http::header::{ACCEPT_RANGES, CONTENT_RANGE, STRICT_TRANSPORT_SECURITY, VARY};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -18,9 +18,21 @@ use crate::serve::error::{Failure, ServeError, chain, write_out};
 use crate::serve::limits::Held;
 use crate::serve::router::App;
 use crate::serve::sending::{Load, Sending};
+use crate::serve::style::Style;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const VARY_ON: HeaderValue = HeaderValue::from_static("Accept, Accept-Encoding, Authorization");
+
+const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000; includeSubDomains");
+
+/// Headers of a page by number. They stand aside until the body is compressed: whoever compresses leaves parts alone,
+/// taking them for bytes cut out of a file, and these are whole documents.
+#[derive(Clone, Debug)]
+pub(super) struct Numbered {
+    pub(super) content_range: Option<HeaderValue>,
+    /// Whether to say that pages by number can be had.
+    pub(super) accepted: bool,
+}
 
 /// Names a request in its answer, its error body and the log.
 #[derive(Clone, Debug)]
@@ -44,6 +56,17 @@ pub(super) async fn observe(State(app): State<Arc<App>>, mut request: Request, n
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
     response.headers_mut().insert(VARY, VARY_ON);
+    if let Some(Numbered { content_range, accepted }) = response.extensions_mut().remove::<Numbered>() {
+        if let Some(content_range) = content_range {
+            response.headers_mut().insert(CONTENT_RANGE, content_range);
+        }
+        if accepted {
+            response.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("items"));
+        }
+    }
+    if app.options.hsts && app.options.tls.is_some() {
+        response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, HSTS);
+    }
     response.map(|body| {
         record.complete = body.is_end_stream() || record.method == Method::HEAD;
         let load = Load::new(body, record, held, in_flight);
@@ -52,13 +75,22 @@ pub(super) async fn observe(State(app): State<Arc<App>>, mut request: Request, n
     })
 }
 
-/// Turns [`Failure`]s into bodies, and logs those that the operator should look at.
-pub(super) async fn write_errors(request: Request, next: Next) -> Response {
+/// Settles how the request is answered, turns [`Failure`]s into bodies, and logs those that the operator should look at.
+pub(super) async fn write_errors(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let (mut style, negotiated) = Style::of(&app, &request);
+    request.extensions_mut().insert(style);
+    if let Some(refusal) = negotiated.refusal {
+        request.extensions_mut().insert(refusal);
+    }
     let id = request.extensions().get::<RequestId>().map_or_else(|| "".into(), |id| Arc::clone(&id.0));
     let mut response = next.run(request).await;
     if let Some(Failure(error)) = response.extensions_mut().remove::<Failure>() {
         report(&error, response.status(), &id);
-        write_out(&mut response, &error, &id);
+        if let ServeError::Unauthorized { .. } = *error {
+            // Which collections there are is for those who may come in.
+            style.profile = app.options.profile;
+        }
+        write_out(&mut response, &error, style, &app.options.api_root, &id);
     }
     response
 }

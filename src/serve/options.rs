@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use axum::http::Uri;
 
+use crate::feed::api::{Profile, StixVersion};
+
 /// Paths that TAXII discovery needs.
 const RESERVED_ROOTS: [&str; 2] = ["taxii", "taxii2"];
 
@@ -20,12 +22,20 @@ pub struct Options {
     pub base_url: Option<String>,
     /// Path of the API root, without slashes at its ends.
     pub api_root: String,
-    /// Title of the server and its API root.
-    pub title: String,
-    /// Description of both.
+    /// Title of the server and its API root; `None`: as the profile has them.
+    pub title: Option<String>,
+    /// Description of both; `None`: as the profile has them.
     pub description: Option<String>,
+    /// Whose rules resources outside of collections follow; a collection may have a profile of its own.
+    pub profile: Profile,
+    /// TAXII versions that are served, at least one; others are 406.
+    pub versions: Vec<StixVersion>,
+    /// The one of them that clients get who do not say which.
+    pub default_version: StixVersion,
     /// Certificate and key; `None` means plain HTTP.
     pub tls: Option<TlsFiles>,
+    /// Tell browsers and the like to come by HTTPS only (RFC 6797); without TLS it has no effect.
+    pub hsts: bool,
     /// Who may come in.
     pub auth: AuthOptions,
     /// Bounds.
@@ -78,9 +88,13 @@ impl Default for Options {
             admin_listen: None,
             base_url: None,
             api_root: "threatintel".to_owned(),
-            title: "taxiway".to_owned(),
+            title: None,
             description: None,
+            profile: Profile::Standard,
+            versions: vec![StixVersion::V20, StixVersion::V21],
+            default_version: StixVersion::V21,
             tls: None,
+            hsts: false,
             auth: AuthOptions::default(),
             limits: Limits::default(),
         }
@@ -110,6 +124,11 @@ impl Options {
     /// Whether only this machine can reach the address.
     pub fn on_loopback(&self) -> bool {
         self.listen.ip().to_canonical().is_loopback()
+    }
+
+    /// Whether that TAXII version is served.
+    pub fn serves(&self, version: StixVersion) -> bool {
+        self.versions.contains(&version)
     }
 }
 

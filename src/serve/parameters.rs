@@ -1,12 +1,14 @@
-//! Query parameters of the page resources (TAXII 2.1 §3.4, §3.5): which there are, what is well-formed.
+//! Query parameters of the page resources (TAXII 2.1 §3.4, §3.5; TAXII 2.0 §3.5): which there are, what is well-formed.
 //!
 //! A parameter that the resource takes and that is malformed or doubled is refused by name. Anything else is ignored,
-//! since clients and the proxies before them add parameters of their own.
+//! since clients and the proxies before them add parameters of their own. In the profile `xsoar` all that XSOAR's server
+//! takes is taken (spec/xsoar-taxii2-server.md §2.9, §2.10): it reads the first of several, passes over empty ones, has
+//! blanks around values, JSON lists of types, `limit=0`, and does not look at `match[spec_version]` at all.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use crate::feed::api::{Given, PageRequest, Shape, Versions};
+use crate::feed::api::{Given, PageRequest, Profile, Shape, StixVersion, Versions};
 use crate::model::time::Timestamp;
 use crate::serve::error::{ServeError, cut};
 
@@ -21,26 +23,42 @@ const MATCH_SPEC_VERSION: &str = "match[spec_version]";
 const ALL: [&str; 7] = [ADDED_AFTER, LIMIT, NEXT, MATCH_ID, MATCH_TYPE, MATCH_VERSION, MATCH_SPEC_VERSION];
 const OF_OBJECT: [&str; 5] = [ADDED_AFTER, LIMIT, NEXT, MATCH_VERSION, MATCH_SPEC_VERSION];
 const OF_VERSIONS: [&str; 4] = [ADDED_AFTER, LIMIT, NEXT, MATCH_SPEC_VERSION];
+const ALL_20: [&str; 4] = [ADDED_AFTER, MATCH_ID, MATCH_TYPE, MATCH_VERSION];
+const OF_OBJECT_20: [&str; 1] = [MATCH_VERSION];
 
-/// The parameters that a page of this shape takes; `one_object` for the resources under `objects/{id}`.
-fn taken(shape: Shape, one_object: bool) -> &'static [&'static str] {
-    match (shape, one_object) {
-        (Shape::Versions, _) => &OF_VERSIONS,
-        (Shape::Objects | Shape::Manifest, true) => &OF_OBJECT,
-        (Shape::Objects | Shape::Manifest, false) => &ALL,
+/// What decides how a query is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    /// Of TAXII: 2.0 has fewer parameters.
+    pub(super) version: StixVersion,
+    /// The collection's: the original takes more.
+    pub(super) profile: Profile,
+    /// The resource.
+    pub(super) shape: Shape,
+    /// Whether it is one of those under `objects/{id}`.
+    pub(super) one_object: bool,
+    /// Limits above it are cut to it.
+    pub(super) max_page_size: u64,
+}
+
+impl Rules {
+    fn taken(&self) -> &'static [&'static str] {
+        match (self.version, self.shape, self.one_object) {
+            (StixVersion::V20, _, true) => &OF_OBJECT_20,
+            (StixVersion::V20, _, false) => &ALL_20,
+            (StixVersion::V21, Shape::Versions, _) => &OF_VERSIONS,
+            (StixVersion::V21, Shape::Objects | Shape::Manifest, true) => &OF_OBJECT,
+            (StixVersion::V21, Shape::Objects | Shape::Manifest, false) => &ALL,
+        }
     }
 }
 
-/// Reads the query of a page resource. Limits above `max_page_size` are cut to it.
-pub(super) fn parse(
-    query: Option<&str>,
-    shape: Shape,
-    object: Option<String>,
-    max_page_size: u64,
-) -> Result<PageRequest, ServeError> {
-    let taken = taken(shape, object.is_some());
-    let mut request = PageRequest { object, ..PageRequest::default() };
-    if shape == Shape::Versions {
+/// Reads the query of a page resource.
+pub(super) fn parse(query: Option<&str>, rules: Rules) -> Result<PageRequest, ServeError> {
+    let taken = rules.taken();
+    let lenient = rules.profile == Profile::Xsoar;
+    let mut request = PageRequest::default();
+    if rules.shape == Shape::Versions {
         request.filters.versions = Versions::All;
     }
     let mut seen: Vec<&'static str> = Vec::new();
@@ -49,13 +67,69 @@ pub(super) fn parse(
         let Some(key) = decode(key) else { continue };
         let Some(name) = taken.iter().copied().find(|name| *name == key) else { continue };
         if seen.contains(&name) {
+            if lenient {
+                continue;
+            }
             return Err(bad(name, "may be given only once"));
         }
         seen.push(name);
         let value = decode(value).ok_or_else(|| bad(name, "is not percent-encoded UTF-8"))?;
-        take(&mut request, name, &value, max_page_size)?;
+        if lenient {
+            take_as_original(&mut request, name, value.trim(), rules.max_page_size)?;
+        } else {
+            take(&mut request, name, &value, rules.max_page_size)?;
+        }
     }
     Ok(request)
+}
+
+/// As [`take`], for the clients of the original server.
+fn take_as_original(
+    request: &mut PageRequest,
+    name: &'static str,
+    value: &str,
+    max_page_size: u64,
+) -> Result<(), ServeError> {
+    if value.is_empty() {
+        return Ok(());
+    }
+    let old_words = |text: String| Err(ServeError::OldWords { name, text });
+    match name {
+        ADDED_AFTER if Timestamp::parse(value).is_err() => old_words(format!(
+            "Added after time format should be YYYY-MM-DDTHH:mm:ss.[s+]Z. It is {}",
+            python_repr(&cut(value))
+        )),
+        LIMIT => match value.strip_prefix('+').unwrap_or(value) {
+            number if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) => {
+                request.limit = Some(number.parse().unwrap_or(u64::MAX).min(max_page_size));
+                Ok(())
+            }
+            _ => old_words(format!("invalid literal for int() with base 10: {}", python_repr(&cut(value)))),
+        },
+        MATCH_ID | MATCH_TYPE | MATCH_VERSION => {
+            let listed: Option<Vec<String>> = serde_json::from_str(value).ok();
+            let items = listed.map_or_else(|| value.to_owned(), |items| items.join(","));
+            let items: Vec<&str> = items.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+            if items.is_empty() { Ok(()) } else { take(request, name, &items.join(","), max_page_size) }
+        }
+        // What the original never looks at cannot be wrong there.
+        MATCH_SPEC_VERSION if parse_spec_versions(value).is_err() => Ok(()),
+        _ => take(request, name, value, max_page_size),
+    }
+}
+
+/// A text as Python shows it.
+fn python_repr(text: &str) -> String {
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    let mut shown = String::from(quote);
+    for c in text.chars() {
+        if c == quote || c == '\\' {
+            shown.push('\\');
+        }
+        shown.push(c);
+    }
+    shown.push(quote);
+    shown
 }
 
 fn take(request: &mut PageRequest, name: &'static str, value: &str, max_page_size: u64) -> Result<(), ServeError> {
@@ -155,7 +229,7 @@ fn parse_spec_versions(value: &str) -> Result<Vec<String>, ServeError> {
 
 /// Percent-decodes. `+` stays `+`: a blank never belongs in these values, the sign of a time offset does, and clients
 /// forget to encode it.
-fn decode(text: &str) -> Option<Cow<'_, str>> {
+pub(super) fn decode(text: &str) -> Option<Cow<'_, str>> {
     if !text.contains('%') {
         return Some(Cow::Borrowed(text));
     }
@@ -190,8 +264,20 @@ mod tests {
         Timestamp::parse(text).expect("a timestamp")
     }
 
+    const RULES: Rules = Rules {
+        version: StixVersion::V21,
+        profile: Profile::Standard,
+        shape: Shape::Objects,
+        one_object: false,
+        max_page_size: MAX,
+    };
+
     fn objects(query: &str) -> Result<PageRequest, ServeError> {
-        parse(Some(query), Shape::Objects, None, MAX)
+        parse(Some(query), RULES)
+    }
+
+    fn as_original(query: &str) -> Result<PageRequest, ServeError> {
+        parse(Some(query), Rules { profile: Profile::Xsoar, ..RULES })
     }
 
     #[test]
@@ -310,12 +396,64 @@ mod tests {
 
     #[test]
     fn resources_ignore_what_they_do_not_take() {
-        let object = || Some("url--1".to_owned());
-        let request = parse(Some("match[id]=&match[type]=&limit=2"), Shape::Objects, object(), MAX).expect("ignored");
+        let object = Rules { one_object: true, ..RULES };
+        let versions = Rules { shape: Shape::Versions, ..object };
+        let manifest = Rules { shape: Shape::Manifest, ..RULES };
+        let request = parse(Some("match[id]=&match[type]=&limit=2"), object).expect("ignored");
         assert_eq!((request.filters, request.limit), (Filters::default(), Some(2)));
-        let request = parse(Some("match[version]=nonsense"), Shape::Versions, object(), MAX).expect("ignored");
+        let request = parse(Some("match[version]=nonsense"), versions).expect("ignored");
         assert_eq!(request.filters.versions, Versions::All);
-        assert!(parse(Some("match[version]=nonsense"), Shape::Objects, object(), MAX).is_err());
-        assert!(parse(Some("match[version]=nonsense"), Shape::Manifest, None, MAX).is_err());
+        for rules in [object, manifest, Rules { version: StixVersion::V20, ..object }] {
+            assert!(parse(Some("match[version]=nonsense"), rules).is_err(), "{rules:?}");
+        }
+
+        let all = "limit=0&next=abc&match[spec_version]=x&match[spec_version]=y";
+        let filters = "added_after=2024-05-01&match[id]=url--1&match[type]=url&match[version]=all";
+        for shape in [Shape::Objects, Shape::Manifest] {
+            let old = Rules { version: StixVersion::V20, shape, ..RULES };
+            let request = parse(Some(all), old).expect("ignored");
+            assert_eq!(request, PageRequest::default());
+            let request = parse(Some(filters), old).expect("read");
+            assert_eq!(request, objects(filters).expect("read"));
+        }
+        let request = parse(Some(filters), Rules { version: StixVersion::V20, ..object }).expect("read");
+        assert_eq!(request.filters, Filters { versions: Versions::All, ..Filters::default() });
+    }
+
+    #[test]
+    fn the_originals_clients_may_go_on_as_they_did() {
+        let plain = [
+            ("limit=4&next=4", "limit=4&next=4"),
+            ("limit=%204%20", "limit=4"),
+            ("limit=+4", "limit=4"),
+            ("limit=4&limit=x&next=&next=7", "limit=4"),
+            ("match[type]=ipv4-addr,%20file&match[type]=url", "match[type]=ipv4-addr,file"),
+            ("match[type]=[\"ipv4-addr\",\"file\"]", "match[type]=file,ipv4-addr"),
+            ("match%5Btype%5D=%5B%22file%22%5D", "match[type]=file"),
+            ("match[id]=&match[version]=&match[type]=,&added_after=&limit=", ""),
+            ("match[spec_version]=latest", ""),
+            ("match[spec_version]=2.1", "match[spec_version]=2.1"),
+            ("match[version]=first,%20last", "match[version]=first,last"),
+            ("added_after=2023-07-06T10:57:15.133309Z", "added_after=2023-07-06T10:57:15.133309Z"),
+        ];
+        for (query, same) in plain {
+            assert_eq!(as_original(query).ok(), objects(same).ok(), "{query}");
+        }
+        assert_eq!(as_original("limit=0").map(|request| request.limit).ok(), Some(Some(0)));
+        assert_eq!(as_original("limit=5000").map(|request| request.limit).ok(), Some(Some(MAX)));
+        let old_words = [
+            ("limit=ten", "invalid literal for int() with base 10: 'ten'"),
+            ("limit=-1", "invalid literal for int() with base 10: '-1'"),
+            ("limit=it's", "invalid literal for int() with base 10: \"it's\""),
+            ("added_after=yesterday", "Added after time format should be YYYY-MM-DDTHH:mm:ss.[s+]Z. It is 'yesterday'"),
+        ];
+        for (query, expected) in old_words {
+            let said = match as_original(query) {
+                Err(ServeError::OldWords { text, .. }) => Some(text),
+                _ => None,
+            };
+            assert_eq!(said.as_deref(), Some(expected), "{query}");
+        }
+        assert!(matches!(as_original("match[version]=newest"), Err(ServeError::BadParameter { .. })));
     }
 }

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tower::ServiceExt;
 
-use crate::feed::api::{Body, Feed, FeedError, Page, PageRequest, Shape, Versions};
+use crate::feed::api::{Body, Feed, FeedError, ItemRange, Page, PageRequest, Profile, Shape, Versions};
 use crate::feed::collection::{Catalog, Collection, CollectionSpec, Options as FeedOptions, QueryText};
 use crate::model::ids::{IdScheme, IdSpace};
 use crate::model::time::Timestamp;
@@ -25,16 +25,16 @@ use crate::serve::negotiate::TAXII_21;
 use crate::serve::users::{UserFile, hash_password};
 use crate::serve::{App, Options, TlsFiles, bind, router};
 
-const IPS: &str = "1cd9cb8e-9a0d-4c5c-a7e3-1d7f3f0a6a51";
+pub(super) const IPS: &str = "1cd9cb8e-9a0d-4c5c-a7e3-1d7f3f0a6a51";
 pub(super) const BASE: &str = "/threatintel/collections/1cd9cb8e-9a0d-4c5c-a7e3-1d7f3f0a6a51";
-const FIRST: &str = "2024-05-02T08:00:00.000001Z";
-const LAST: &str = "2024-05-02T08:00:00.000002Z";
+pub(super) const FIRST: &str = "2024-05-02T08:00:00.000001Z";
+pub(super) const LAST: &str = "2024-05-02T08:00:00.000002Z";
 
 /// A feed whose answers follow from what is asked for: the id of the object, or the cursor, names what should happen.
 #[derive(Debug)]
 pub(super) struct Fake {
     catalog: Arc<Catalog>,
-    asked: Mutex<Vec<(String, Shape, PageRequest)>>,
+    pub(super) asked: Mutex<Vec<(String, Shape, PageRequest)>>,
     /// Told when an endless body is dropped.
     pub(super) gone: Arc<Notify>,
 }
@@ -48,20 +48,21 @@ impl Drop for TellWhenGone {
 }
 
 impl Fake {
-    fn new() -> Arc<Self> {
+    /// Three collections; the profile of `AllIPs` may be another one than the server's.
+    fn new(profile: Profile, of_ips: Option<Profile>) -> Arc<Self> {
         let spec = |title: &str, id: Option<&str>, alias: Option<&str>| CollectionSpec {
             alias: alias.map(str::to_owned),
             id: id.map(str::to_owned),
             ..CollectionSpec::new(title, QueryText::Xsoar("type:IP".to_owned()))
         };
         let ids = IdSpace::new("test", IdScheme::Stix);
-        let options = FeedOptions { max_page_size: 1000, ..FeedOptions::default() };
+        let options = FeedOptions { max_page_size: 1000, profile, ..FeedOptions::default() };
         let build = |spec: CollectionSpec| spec.build(&ids, &options).expect("a good query");
         let mut hidden = build(spec("Collection2", None, None));
         hidden.hide_query = true;
         hidden.description = Some(String::new());
-        let collections =
-            vec![hidden, build(spec("Collection1", None, None)), build(spec("AllIPs", Some(IPS), Some("ips")))];
+        let ips = CollectionSpec { profile: of_ips, ..spec("AllIPs", Some(IPS), Some("ips")) };
+        let collections = vec![hidden, build(spec("Collection1", None, None)), build(ips)];
         let catalog = Arc::new(Catalog::new(collections).expect("names differ"));
         Arc::new(Self { catalog, asked: Mutex::new(Vec::new()), gone: Arc::default() })
     }
@@ -115,9 +116,24 @@ impl Feed for Fake {
                 let first = futures::stream::iter([Ok(Bytes::from_static(b"{"))]);
                 Ok(full(Body::Stream(first.chain(futures::stream::pending()).boxed())))
             }
+            _ if request.wants_total => numbered(&request),
             _ => Ok(full(whole(r#"{"more":false,"objects":[{},{}]}"#))),
         }
     }
+}
+
+/// A page by number of a collection of five items; `match[type]` says of how many instead.
+fn numbered(request: &PageRequest) -> Result<Page, FeedError> {
+    let total = request.filters.types.first().and_then(|number| number.parse().ok()).unwrap_or(5);
+    let ItemRange { first, count } = request.range.unwrap_or(ItemRange { first: 0, count: 1000 });
+    if first > 0 && first >= total {
+        return Err(FeedError::BehindTheEnd { total });
+    }
+    let objects = count.min(1000).min(total - first);
+    let at = |text: &str| Timestamp::parse(text).ok().filter(|_| objects > 0);
+    let body = Body::Whole(Bytes::from(vec![b' '; usize::try_from(objects).expect("few") * 100]));
+    let more = first + objects < total;
+    Ok(Page { first: at(FIRST), last: at(LAST), more, objects, total: Some(total), body })
 }
 
 pub(super) struct Server {
@@ -128,6 +144,11 @@ pub(super) struct Server {
 
 /// A server in a folder of its own, with user `ann`, password `secret`, if `closed`.
 pub(super) fn server_with(closed: bool, change: impl FnOnce(&mut Options)) -> Server {
+    server_of(closed, None, change)
+}
+
+/// The same with a profile for the collection `AllIPs`.
+pub(super) fn server_of(closed: bool, of_ips: Option<Profile>, change: impl FnOnce(&mut Options)) -> Server {
     let folder = tempfile::tempdir().expect("folder");
     let mut options = Options::default();
     options.auth.users = folder.path().join("users.json");
@@ -137,27 +158,27 @@ pub(super) fn server_with(closed: bool, change: impl FnOnce(&mut Options)) -> Se
         let mut users = UserFile::load(&options.auth.users).expect("users");
         users.add_hashed("ann", hash_password("secret", cheap).expect("hash")).expect("add");
     }
-    let feed = Fake::new();
+    let feed = Fake::new(options.profile, of_ips);
     let app = App::new(Arc::clone(&feed) as Arc<dyn Feed>, options).expect("starts");
     Server { feed, router: router(app), _folder: folder }
 }
 
-fn server() -> Server {
+pub(super) fn server() -> Server {
     server_with(false, |_| {})
 }
 
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     headers: HeaderMap,
-    body: Bytes,
+    pub(super) body: Bytes,
 }
 
 impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().expect("ASCII"))
     }
 
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
     }
 }
@@ -173,7 +194,7 @@ impl Server {
         answer
     }
 
-    async fn request(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+    pub(super) async fn request(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -202,7 +223,8 @@ fn routes() -> Vec<(&'static str, String, u16)> {
         row("POST", "/taxii2/", 405),
         row("PUT", collection, 405),
         row("OPTIONS", "/threatintel/", 405),
-        row("GET", "/taxii/", 404),
+        row("GET", "/taxii/", 200),
+        row("POST", "/taxii/", 405),
         row("GET", "/elsewhere/", 404),
         row("GET", "/elsewhere/collections/", 404),
         row("GET", "/threatintel/collection/", 404),

@@ -1,6 +1,6 @@
 //! `taxiway check`: every checksum, every order, every count, and that no record is live twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rayon::slice::ParallelSliceMut;
 
@@ -17,8 +17,10 @@ pub struct CheckReport {
     pub segments: usize,
     /// Rows, superseded ones included.
     pub rows: u64,
-    /// Rows that are the newest version of their record.
+    /// Rows that are the newest version of their record, the store's own definitions not counted.
     pub live_rows: u64,
+    /// Edges that wait for an end.
+    pub waiting: u64,
     /// Bytes of segments and indexes.
     pub bytes: u64,
     /// Rows by STIX type.
@@ -29,14 +31,18 @@ pub struct CheckReport {
 
 pub(crate) fn check(store: &Store, mut progress: impl FnMut(&str)) -> Result<CheckReport, StoreError> {
     let snapshot = store.reload()?;
-    let mut report = CheckReport { version: snapshot.version(), ..CheckReport::default() };
+    let mut report = CheckReport {
+        version: snapshot.version(),
+        live_rows: snapshot.live_rows(),
+        waiting: snapshot.waiting_rows(),
+        ..CheckReport::default()
+    };
     let mut previous_last = i64::MIN;
     for view in snapshot.segments() {
         let meta = view.segment.meta();
         progress(&view.segment.describe());
         report.segments += 1;
         report.rows += meta.rows;
-        report.live_rows += view.live_rows();
         report.bytes += meta.bytes + meta.index_bytes;
         for (name, count) in &meta.types {
             *report.types.entry(name.clone()).or_default() += count;
@@ -47,25 +53,57 @@ pub(crate) fn check(store: &Store, mut progress: impl FnMut(&str)) -> Result<Che
                 .push(StoreError::damaged(view.segment.describe(), "its rows begin before the segment before it ends"));
         }
         previous_last = meta.last_added;
-        if let Err(problem) = view.segment.verify() {
+        if let Err(problem) = view.segment.verify(false) {
+            report.problems.push(problem);
+        }
+    }
+    for view in snapshot.waiting() {
+        progress(&view.segment.describe());
+        report.bytes += view.segment.meta().bytes + view.segment.meta().index_bytes;
+        if let Err(problem) = view.segment.verify(true) {
             report.problems.push(problem);
         }
     }
     if previous_last > snapshot.manifest().clock {
         report.problems.push(StoreError::damaged(store.location(), "its clock is behind its rows"));
     }
-    if report.problems.is_empty()
-        && let Some(problem) = find_doubles(store, &snapshot)?
-    {
-        report.problems.push(problem);
+    if report.problems.is_empty() {
+        report.problems.extend(find_doubles(store, &snapshot)?);
+        // Stores of the first schema hold edges as they came.
+        if store.properties().schema > 1 {
+            report.problems.extend(find_loose_edges(store, &snapshot)?);
+        }
     }
     Ok(report)
+}
+
+/// An edge before its ends would be served without them.
+fn find_loose_edges(store: &Store, snapshot: &Snapshot) -> Result<Option<StoreError>, StoreError> {
+    let mut loose = 0;
+    for (position, view) in snapshot.segments().iter().enumerate().filter(|(_, view)| view.segment.has_edges()) {
+        let mut filed: Vec<(u64, u32)> = match view.segment.file()?.index.end_count() {
+            Some(_) => view.segment.file()?.index.ends()?.collect(),
+            None => continue,
+        };
+        filed.retain(|(_, row)| !view.superseded.contains(*row));
+        let mut keys: Vec<u64> = filed.iter().map(|(end, _)| *end).collect();
+        keys.dedup();
+        let mut first: HashMap<u64, (usize, u32)> = HashMap::with_capacity(keys.len());
+        for (key, place) in snapshot.find_live_ids(&keys)? {
+            let known = first.entry(key).or_insert(place);
+            *known = place.min(*known);
+        }
+        let comes_first = |(end, row): &(u64, u32)| first.get(end).is_some_and(|end| *end < (position, *row));
+        loose += filed.iter().filter(|filed| !comes_first(filed)).count();
+    }
+    Ok((loose > 0)
+        .then(|| StoreError::damaged(store.location(), format!("{loose} ends do not come before their edge"))))
 }
 
 /// Two live rows of one identity would be a lost update. Key and digest alike means the same record for certain enough.
 fn find_doubles(store: &Store, snapshot: &Snapshot) -> Result<Option<StoreError>, StoreError> {
     let mut live: Vec<(u64, u64)> = Vec::new();
-    for view in snapshot.segments() {
+    for view in snapshot.segments().iter().chain(snapshot.waiting()) {
         let file = view.segment.file()?;
         live.extend(
             file.index

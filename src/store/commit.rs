@@ -1,4 +1,5 @@
-//! Writing: one commit is one new segment, the rows it supersedes, and the next manifest.
+//! Writing: one commit is one new segment, the rows it supersedes, and the next manifest. Where it brings edges, a second segment
+//! follows with those whose ends are there, and a third one, outside of the log, with those that wait.
 //!
 //! The clock (`added`): every row gets its own microsecond, later than any given before, over restarts and clock steps. Large
 //! commits end on a whole second that is not in the future, so that a client that stores whole seconds repeats nothing; to have room for
@@ -10,13 +11,17 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, TimestampMicrosecondArray};
 use arrow::compute::concat_batches;
+use arrow::datatypes::TimestampMicrosecondType;
 use roaring::RoaringBitmap;
 
 use super::error::StoreError;
-use super::segment::{PAGE_ROWS, ROW_GROUP_BYTES, ROW_GROUP_ROWS, SEGMENT_ROWS, SegmentWriter, added_column};
-use super::snapshot::{Snapshot, write_superseded};
+use super::manifest::SegmentMeta;
+use super::segment::{
+    PAGE_ROWS, ROW_GROUP_BYTES, ROW_GROUP_ROWS, SEGMENT_ROWS, Segment, SegmentWriter, added_column, added_of,
+};
+use super::snapshot::{SegmentView, Snapshot, write_superseded};
 use super::{Store, gc};
 use crate::model::schema;
 use crate::model::time::{MICROS_PER_SECOND, Timestamp};
@@ -37,6 +42,15 @@ pub struct NewRows {
     pub digests: Vec<u64>,
 }
 
+/// Where the dates of new rows come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dates {
+    /// From the time of day.
+    OfCommit,
+    /// From each row's `modified`, as long as that is neither before the row before it nor in the future.
+    OfRows,
+}
+
 /// The right to write, held until published or dropped.
 #[derive(Debug)]
 pub struct Writer {
@@ -45,14 +59,37 @@ pub struct Writer {
     _lock: Lock,
     began: Instant,
     clock_at_start: i64,
-    segment: Option<SegmentWriter>,
-    pending: Vec<NewRows>,
-    pending_rows: usize,
-    pending_bytes: usize,
+    dates: Dates,
+    draft: Draft,
+    /// The segment with which the commit begins, complete, when another one follows.
+    sealed: Option<(SegmentMeta, RoaringBitmap)>,
     rows: usize,
     next_added: i64,
     superseded: BTreeMap<usize, RoaringBitmap>,
+    waiting: Vec<NewRows>,
+    /// What the waiting rows of this commit are filed under.
+    waiting_ends: Vec<(u64, u32)>,
+    waiting_rows: usize,
+    definitions: BTreeMap<String, bool>,
+}
+
+/// A segment being written.
+#[derive(Debug, Default)]
+struct Draft {
+    segment: Option<SegmentWriter>,
+    pending: Vec<Pending>,
+    pending_rows: usize,
+    pending_bytes: usize,
+    rows: usize,
     born_superseded: RoaringBitmap,
+}
+
+/// Rows that no row group holds yet.
+#[derive(Debug)]
+struct Pending {
+    rows: NewRows,
+    /// Their `added`, where it is not simply the next microseconds.
+    added: Option<Vec<i64>>,
 }
 
 impl std::fmt::Debug for SegmentWriter {
@@ -68,19 +105,27 @@ impl Writer {
         let clock_at_start = snapshot.manifest().clock.max(store.now().0);
         Ok(Writer {
             store: store.clone(),
-            next_added: 0,
+            definitions: snapshot.manifest().definitions.clone(),
             snapshot,
             _lock: lock,
             began: Instant::now(),
             clock_at_start,
-            segment: None,
-            pending: Vec::new(),
-            pending_rows: 0,
-            pending_bytes: 0,
+            dates: Dates::OfCommit,
+            draft: Draft::default(),
+            sealed: None,
             rows: 0,
+            next_added: 0,
             superseded: BTreeMap::new(),
-            born_superseded: RoaringBitmap::new(),
+            waiting: Vec::new(),
+            waiting_ends: Vec::new(),
+            waiting_rows: 0,
         })
+    }
+
+    /// The same, with other dates; to be called before rows are appended.
+    pub(crate) fn with_dates(mut self, dates: Dates) -> Self {
+        self.dates = dates;
+        self
     }
 
     /// The version this writer builds on. Nobody else publishes while the writer lives.
@@ -96,12 +141,22 @@ impl Writer {
     /// Whether `rows` more of `bytes` in all still fit into this commit.
     pub fn has_room(&self, rows: usize, bytes: usize) -> bool {
         // What is less than a page of rows cannot be written before the segment ends, however long it is.
-        let fits = self.rows + rows <= SEGMENT_ROWS && self.pending_bytes + bytes <= 2 * ROW_GROUP_BYTES;
+        let fits = self.rows + rows <= SEGMENT_ROWS && self.draft.pending_bytes + bytes <= 2 * ROW_GROUP_BYTES;
         self.rows == 0 || fits
     }
 
     /// Appends rows. `stale` names those of them (by position) that are born superseded: older versions that arrive late.
     pub fn append(&mut self, rows: NewRows, stale: &[u32]) -> Result<(), StoreError> {
+        self.append_dated(rows, stale, 0)
+    }
+
+    /// As [`append`](Self::append), for rows that were made up to go before others: where dates are kept, these keep theirs.
+    pub(crate) fn append_before(&mut self, rows: NewRows) -> Result<(), StoreError> {
+        let early = rows.keys.len() as i64;
+        self.append_dated(rows, &[], early)
+    }
+
+    fn append_dated(&mut self, rows: NewRows, stale: &[u32], early: i64) -> Result<(), StoreError> {
         let count = rows.batch.num_rows();
         if count == 0 {
             return Ok(());
@@ -109,101 +164,205 @@ impl Writer {
         if self.rows == 0 {
             let clock = self.snapshot.manifest().clock;
             let now = self.store.now();
-            let start = if count >= LARGE_COMMIT_ROWS { now.floor_second().0 - SEGMENT_ROWS as i64 } else { now.0 };
+            let start = match self.dates {
+                Dates::OfRows => clock + 1,
+                Dates::OfCommit if count >= LARGE_COMMIT_ROWS => now.floor_second().0 - SEGMENT_ROWS as i64,
+                Dates::OfCommit => now.0,
+            };
             self.next_added = start.max(clock + 1);
         }
-        self.born_superseded.extend(stale.iter().map(|row| self.rows as u32 + row));
+        let added = match self.dates {
+            Dates::OfCommit => None,
+            Dates::OfRows => Some(self.dates_of(&rows.batch, early)?),
+        };
+        let draft = &mut self.draft;
+        draft.born_superseded.extend(stale.iter().map(|row| draft.rows as u32 + row));
+        draft.rows += count;
+        draft.pending_rows += count;
+        draft.pending_bytes += bytes_of(&rows.batch);
+        draft.pending.push(Pending { rows, added });
         self.rows += count;
-        self.pending_rows += count;
-        self.pending_bytes += bytes_of(&rows.batch);
-        self.pending.push(rows);
         // The last rows wait for `publish`, which decides their `added`.
-        while let Some(rows) = full_row_group(self.pending_rows, self.pending_bytes) {
+        while let Some(rows) = full_row_group(self.draft.pending_rows, self.draft.pending_bytes) {
             self.write_row_group(rows, None)?;
         }
         Ok(())
     }
 
-    /// Marks rows of the snapshot's segments as replaced by rows of this commit.
+    /// `added` as near to each row's own date, less some microseconds, as the clock allows.
+    fn dates_of(&mut self, batch: &RecordBatch, early: i64) -> Result<Vec<i64>, StoreError> {
+        let now = self.store.now().0;
+        let modified = batch.column(batch.schema_ref().index_of(schema::column::MODIFIED)?);
+        let modified = modified.as_primitive::<TimestampMicrosecondType>();
+        let dates = modified.iter().map(|modified| {
+            let at = modified.map_or(self.next_added, |modified| (modified.min(now) - early).max(self.next_added));
+            self.next_added = at + 1;
+            at
+        });
+        Ok(dates.collect())
+    }
+
+    /// Appends edges that wait for an end, outside of the log. `ends` are the keys each row (by position) is found by when what it
+    /// waits for arrives.
+    pub(crate) fn append_waiting(&mut self, rows: NewRows, ends: impl IntoIterator<Item = (u64, u32)>) {
+        let base = self.waiting_rows as u32;
+        self.waiting_rows += rows.batch.num_rows();
+        self.waiting_ends.extend(ends.into_iter().map(|(key, row)| (key, base + row)));
+        self.waiting.push(rows);
+    }
+
+    /// Marks rows of the snapshot's segments, as [`Snapshot::view`] numbers them, as replaced by rows of this commit.
     pub fn supersede(&mut self, segment: usize, row: u32) {
         self.superseded.entry(segment).or_default().insert(row);
     }
 
+    /// The definitions that the log holds with this commit; see [`Manifest::definitions`](super::Manifest::definitions).
+    pub(crate) fn definitions(&mut self) -> &mut BTreeMap<String, bool> {
+        &mut self.definitions
+    }
+
+    /// Completes the segment of what was appended so far, and begins another one in the same commit. What the log holds then can be
+    /// looked up in the snapshot given back, though nobody else sees it before [`publish`](Self::publish). Can be done once.
+    pub(crate) fn seal(&mut self) -> Result<Snapshot, StoreError> {
+        debug_assert!(self.sealed.is_none(), "a commit has two segments at most");
+        self.sealed = self.finish_draft()?;
+        let marked = |base: usize, views: &[SegmentView]| -> Vec<SegmentView> {
+            let views = views.iter().enumerate().map(|(position, view)| {
+                let superseded = match self.superseded.get(&(base + position)) {
+                    Some(rows) => Arc::new(&*view.superseded | rows),
+                    None => Arc::clone(&view.superseded),
+                };
+                SegmentView { segment: Arc::clone(&view.segment), superseded }
+            });
+            views.collect()
+        };
+        let mut manifest = self.snapshot.manifest().clone();
+        let mut views = marked(0, self.snapshot.segments());
+        let waiting = marked(views.len(), self.snapshot.waiting());
+        if let Some((meta, superseded)) = &self.sealed {
+            manifest.segments.push(meta.clone());
+            let segment = Arc::new(Segment::new(meta.clone(), Arc::clone(self.store.storage())));
+            views.push(SegmentView { segment, superseded: Arc::new(superseded.clone()) });
+        }
+        Ok(Snapshot::new(manifest, views, waiting))
+    }
+
     fn write_row_group(&mut self, rows: usize, last_added: Option<i64>) -> Result<(), StoreError> {
-        let mut taken: Vec<NewRows> = Vec::new();
+        let mut taken: Vec<Pending> = Vec::new();
         let mut missing = rows;
         let mut rest = Vec::new();
-        for part in self.pending.drain(..) {
-            let here = part.batch.num_rows();
+        for part in self.draft.pending.drain(..) {
+            let here = part.rows.batch.num_rows();
             if missing == 0 {
                 rest.push(part);
             } else if here <= missing {
                 missing -= here;
                 taken.push(part);
             } else {
-                let (head, tail) = split(part, missing);
+                let (head, tail) = part.split(missing);
                 missing = 0;
                 taken.push(head);
                 rest.push(tail);
             }
         }
-        self.pending = rest;
-        self.pending_rows -= rows;
-        self.pending_bytes = self.pending.iter().map(|part| bytes_of(&part.batch)).sum();
-        let batch = match taken.as_slice() {
-            [one] => one.batch.clone(),
-            many => concat_batches(&schema::input_schema(), many.iter().map(|part| &part.batch))?,
+        let draft = &mut self.draft;
+        draft.pending = rest;
+        draft.pending_rows -= rows;
+        draft.pending_bytes = draft.pending.iter().map(|part| bytes_of(&part.rows.batch)).sum();
+        let given: Option<Vec<i64>> = match self.dates {
+            Dates::OfCommit => None,
+            Dates::OfRows => Some(taken.iter_mut().flat_map(|part| part.added.take().unwrap_or_default()).collect()),
         };
-        let keys: Vec<u64> = taken.iter().flat_map(|part| part.keys.iter().copied()).collect();
-        let digests: Vec<u64> = taken.iter().flat_map(|part| part.digests.iter().copied()).collect();
-        let mut columns: Vec<ArrayRef> = vec![Arc::new(added_column(self.next_added, rows, last_added))];
-        columns.extend(batch.columns().iter().cloned());
-        let batch = RecordBatch::try_new(schema::schema(), columns)?;
-        self.next_added += rows as i64;
-        let segment = match &mut self.segment {
+        let NewRows { batch, keys, digests } = joined(taken.into_iter().map(|part| part.rows).collect())?;
+        let added = match given {
+            Some(given) => added_of(given),
+            None => {
+                let added = added_column(self.next_added, rows, last_added);
+                self.next_added = added.values().last().map_or(self.next_added, |last| last + 1);
+                added
+            }
+        };
+        let batch = with_added(added, &batch)?;
+        let segment = match &mut draft.segment {
             Some(segment) => segment,
             none => none.insert(SegmentWriter::create(self.store.storage())?),
         };
         segment.write_row_group(&batch, &keys, &digests)
     }
 
+    /// Completes the segment being written; `None` when it has no rows.
+    fn finish_draft(&mut self) -> Result<Option<(SegmentMeta, RoaringBitmap)>, StoreError> {
+        if self.draft.pending_rows > 0 {
+            let last = match self.dates {
+                Dates::OfRows => None,
+                Dates::OfCommit => {
+                    let dense_last = self.next_added + self.draft.pending_rows as i64 - 1;
+                    let large = self.rows >= LARGE_COMMIT_ROWS;
+                    Some(if large { self.whole_second_from(dense_last) } else { dense_last })
+                }
+            };
+            self.write_row_group(self.draft.pending_rows, last)?;
+        }
+        let draft = std::mem::take(&mut self.draft);
+        let meta = draft.segment.map(SegmentWriter::finish).transpose()?.flatten();
+        Ok(meta.map(|meta| (meta, draft.born_superseded)))
+    }
+
     /// Makes the commit durable and visible. Without rows nothing is published.
     pub fn publish(mut self) -> Result<Arc<Snapshot>, StoreError> {
-        if self.rows == 0 && self.superseded.is_empty() {
+        let idle = self.rows == 0 && self.waiting_rows == 0 && self.superseded.is_empty();
+        if idle && self.definitions == self.snapshot.manifest().definitions {
             return Ok(Arc::clone(&self.snapshot));
         }
-        let dense_last = self.next_added + self.pending_rows as i64 - 1;
-        let last = if self.rows >= LARGE_COMMIT_ROWS { self.whole_second_from(dense_last) } else { dense_last };
-        if self.pending_rows > 0 {
-            self.write_row_group(self.pending_rows, Some(last))?;
+        let finished = self.finish_draft()?;
+        let added: Vec<_> = self.sealed.take().into_iter().chain(finished).collect();
+        let waiting = self.finish_waiting()?;
+        if let Some((meta, _)) = added.last() {
+            self.wait_for_real_time(meta.last_added);
         }
-        let added = match self.segment.take() {
-            Some(segment) => segment.finish()?,
-            None => None,
-        };
-        self.wait_for_real_time(last);
 
-        let mut manifest = self.snapshot.manifest().clone();
-        manifest.version += 1;
-        manifest.published = self.store.now().0;
+        let mut manifest = self.snapshot.manifest().successor(self.store.now());
+        manifest.definitions = std::mem::take(&mut self.definitions);
         let storage = Arc::clone(self.store.storage());
+        let in_log = manifest.segments.len();
         for (position, rows) in &self.superseded {
-            let (Some(meta), Some(view)) =
-                (manifest.segments.get_mut(*position), self.snapshot.segments().get(*position))
-            else {
-                continue;
+            let Some(view) = self.snapshot.view(*position) else { continue };
+            let meta = match position.checked_sub(in_log) {
+                None => manifest.segments.get_mut(*position),
+                Some(position) => manifest.waiting.get_mut(position),
             };
+            let Some(meta) = meta else { continue };
             let union = &*view.superseded | rows;
             meta.superseded = write_superseded(&*storage, &meta.id, manifest.version, &union)?;
         }
-        if let Some(mut meta) = added {
-            meta.superseded = write_superseded(&*storage, &meta.id, manifest.version, &self.born_superseded)?;
+        for (mut meta, superseded) in added {
+            meta.superseded = write_superseded(&*storage, &meta.id, manifest.version, &superseded)?;
             manifest.clock = meta.last_added;
             manifest.segments.push(meta);
         }
+        // Edges that no longer wait have no history.
+        manifest.waiting.retain(|meta| meta.superseded.as_ref().is_none_or(|superseded| superseded.rows < meta.rows));
+        manifest.waiting.extend(waiting);
         let snapshot = self.store.publish(manifest)?;
         gc::collect(&self.store, &snapshot)?;
         Ok(snapshot)
+    }
+
+    /// Writes the segment of edges that wait. Their `added` says since when; it is no date of the log.
+    fn finish_waiting(&mut self) -> Result<Option<SegmentMeta>, StoreError> {
+        if self.waiting_rows == 0 {
+            return Ok(None);
+        }
+        let rows = joined(std::mem::take(&mut self.waiting))?;
+        let mut segment = SegmentWriter::create_waiting(self.store.storage())?;
+        segment.file_ends(std::mem::take(&mut self.waiting_ends));
+        let since = self.store.now().0;
+        for start in (0..self.waiting_rows).step_by(ROW_GROUP_ROWS) {
+            let count = ROW_GROUP_ROWS.min(self.waiting_rows - start);
+            let batch = with_added(added_column(since + start as i64, count, None), &rows.batch.slice(start, count))?;
+            segment.write_row_group(&batch, &rows.keys[start..start + count], &rows.digests[start..start + count])?;
+        }
+        segment.finish()
     }
 
     /// The first whole second at or after the densely packed end that is not in the future, waiting up to a second for it.
@@ -246,14 +405,36 @@ pub fn bytes_of(batch: &RecordBatch) -> usize {
     batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0)).sum()
 }
 
-fn split(rows: NewRows, at: usize) -> (NewRows, NewRows) {
-    let NewRows { batch, mut keys, mut digests } = rows;
-    let tail = NewRows {
-        batch: batch.slice(at, batch.num_rows() - at),
-        keys: keys.split_off(at),
-        digests: digests.split_off(at),
+impl Pending {
+    fn split(self, at: usize) -> (Self, Self) {
+        let Pending { rows: NewRows { batch, mut keys, mut digests }, mut added } = self;
+        let tail = NewRows {
+            batch: batch.slice(at, batch.num_rows() - at),
+            keys: keys.split_off(at),
+            digests: digests.split_off(at),
+        };
+        let tail = Pending { rows: tail, added: added.as_mut().map(|added| added.split_off(at)) };
+        (Pending { rows: NewRows { batch: batch.slice(0, at), keys, digests }, added }, tail)
+    }
+}
+
+/// Rows one after the other.
+pub(crate) fn joined(parts: Vec<NewRows>) -> Result<NewRows, StoreError> {
+    let batch = match parts.as_slice() {
+        [one] => one.batch.clone(),
+        many => concat_batches(&schema::input_schema(), many.iter().map(|part| &part.batch))?,
     };
-    (NewRows { batch: batch.slice(0, at), keys, digests }, tail)
+    Ok(NewRows {
+        batch,
+        keys: parts.iter().flat_map(|part| part.keys.iter().copied()).collect(),
+        digests: parts.iter().flat_map(|part| part.digests.iter().copied()).collect(),
+    })
+}
+
+fn with_added(added: TimestampMicrosecondArray, batch: &RecordBatch) -> Result<RecordBatch, StoreError> {
+    let mut columns: Vec<ArrayRef> = vec![Arc::new(added)];
+    columns.extend(batch.columns().iter().cloned());
+    Ok(RecordBatch::try_new(schema::schema(), columns)?)
 }
 
 /// The process lock of a local store; an object store has none and relies on create-if-absent alone.

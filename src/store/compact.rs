@@ -1,18 +1,19 @@
 //! Compaction: neighbouring small or much superseded segments become one, in the same order, with the same `added`.
 //!
 //! Rows superseded longer ago than the history goes are dropped for good; younger ones stay, still marked. Readers of older
-//! versions keep their files until those versions expire.
+//! versions keep their files until those versions expire. Segments of edges that wait become one, without those that wait no longer.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
+use arrow::datatypes::TimestampMicrosecondType;
 use roaring::RoaringBitmap;
 
 use super::error::StoreError;
 use super::fs::Storage;
-use super::segment::{ROW_GROUP_BYTES, SegmentWriter};
+use super::segment::{ROW_GROUP_BYTES, SegmentWriter, added_of};
 use super::snapshot::{SegmentView, Snapshot, write_superseded};
 use super::{SegmentMeta, Store, commit, gc};
 use crate::model::schema;
@@ -55,12 +56,12 @@ pub(crate) fn compact(store: &Store, options: &CompactOptions) -> Result<Compact
     let history_s = options.history_s.unwrap_or(store.options().history_s);
     let horizon = store.now().0.saturating_sub((history_s as i64).saturating_mul(MICROS_PER_SECOND));
 
-    let mut manifest = snapshot.manifest().clone();
-    manifest.version += 1;
-    manifest.published = store.now().0;
+    let mut manifest = snapshot.manifest().successor(store.now());
     manifest.segments.clear();
     let groups = plan(&snapshot, options, horizon)?;
-    if groups.iter().all(|group| !group.rewrite) {
+    let waiting = snapshot.waiting();
+    let waits_apart = waiting.len() > 1 || waiting.iter().any(|view| !view.superseded.is_empty());
+    if groups.iter().all(|group| !group.rewrite) && !waits_apart {
         report.segments_after = report.segments_before;
         return Ok(report);
     }
@@ -71,7 +72,7 @@ pub(crate) fn compact(store: &Store, options: &CompactOptions) -> Result<Compact
             manifest.segments.extend(views.iter().map(|view| view.segment.meta().clone()));
             continue;
         }
-        let mut rewriter = Rewriter::new(&storage);
+        let mut rewriter = Rewriter::new(&storage, false);
         for view in views {
             let expired = expired_rows(&snapshot, view, horizon)?;
             report.dropped += expired.len();
@@ -82,6 +83,14 @@ pub(crate) fn compact(store: &Store, options: &CompactOptions) -> Result<Compact
             meta.superseded = write_superseded(&*storage, &meta.id, manifest.version, &superseded)?;
             manifest.segments.push(meta);
         }
+    }
+    if waits_apart {
+        // Edges that no longer wait have no history.
+        let mut rewriter = Rewriter::new(&storage, true);
+        for view in waiting {
+            rewriter.add(view, &view.superseded)?;
+        }
+        manifest.waiting = rewriter.finish()?.into_iter().map(|(meta, _)| meta).collect();
     }
     report.segments_after = manifest.segments.len();
     let snapshot = store.publish(manifest)?;
@@ -131,8 +140,9 @@ fn expired_rows(snapshot: &Snapshot, view: &SegmentView, horizon: i64) -> Result
     keys.dedup();
     // The newest version of each record tells when the older ones were replaced at the latest; that errs towards keeping.
     let mut replaced_at = vec![i64::MIN; keys.len()];
-    for found in snapshot.find_keys(&keys)?.into_iter().filter(|found| found.live) {
-        let added = snapshot.segments()[found.segment].segment.added(found.row)?.0;
+    for found in snapshot.find_all_keys(&keys)?.into_iter().filter(|found| found.live) {
+        let Some(by) = snapshot.view(found.segment) else { continue };
+        let added = by.segment.added(found.row)?.0;
         replaced_at[found.position] = replaced_at[found.position].max(added);
     }
     let mut expired = RoaringBitmap::new();
@@ -149,6 +159,10 @@ fn expired_rows(snapshot: &Snapshot, view: &SegmentView, horizon: i64) -> Result
 /// Writes the rows it is given into as few segments as it can.
 struct Rewriter {
     storage: Arc<dyn Storage>,
+    /// What the rows of the segment being written wait for; `None` in the log.
+    ends: Option<Vec<(u64, u32)>>,
+    /// The first `added` that a waiting row can have.
+    next_added: i64,
     done: Vec<(SegmentMeta, RoaringBitmap)>,
     /// The segment being written, its superseded rows, and how many rows it has with those that wait.
     writer: Option<SegmentWriter>,
@@ -160,9 +174,11 @@ struct Rewriter {
 }
 
 impl Rewriter {
-    fn new(storage: &Arc<dyn Storage>) -> Self {
+    fn new(storage: &Arc<dyn Storage>, waiting: bool) -> Self {
         Rewriter {
             storage: Arc::clone(storage),
+            ends: waiting.then(Vec::new),
+            next_added: i64::MIN,
             done: Vec::new(),
             writer: None,
             superseded: RoaringBitmap::new(),
@@ -186,16 +202,27 @@ impl Rewriter {
         let schema = schema::schema();
         let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         let mut kept_rows = kept.iter().cloned().flatten();
+        let mut filed: Vec<(u32, u64)> = match self.ends {
+            Some(_) => view.segment.file()?.index.ends()?.map(|(end, row)| (row, end)).collect(),
+            None => Vec::new(),
+        };
+        filed.sort_unstable();
         for batch in view.segment.read(&kept, &names, 8_192)? {
-            let batch = batch?;
+            let batch = self.in_order(batch?)?;
             if self.pending_bytes > 2 * ROW_GROUP_BYTES {
                 // Rows so long that not even a page of them can wait.
                 self.end_segment()?;
             }
             let rows: Vec<u32> = kept_rows.by_ref().take(batch.num_rows()).collect();
             for (offset, row) in rows.iter().enumerate() {
+                let place = self.rows + offset as u32;
                 if view.superseded.contains(*row) {
-                    self.superseded.insert(self.rows + offset as u32);
+                    self.superseded.insert(place);
+                }
+                if let Some(ends) = &mut self.ends {
+                    let first = filed.partition_point(|(filed, _)| filed < row);
+                    let own = filed.iter().skip(first).take_while(|(filed, _)| filed == row);
+                    ends.extend(own.map(|(_, end)| (*end, place)));
                 }
             }
             self.rows += batch.num_rows() as u32;
@@ -214,6 +241,22 @@ impl Rewriter {
         Ok(())
     }
 
+    /// The log is in order. Waiting segments, each by itself in order, may overlap; theirs are no dates of the log.
+    fn in_order(&mut self, batch: RecordBatch) -> Result<RecordBatch, StoreError> {
+        if self.ends.is_none() {
+            return Ok(batch);
+        }
+        let added = batch.column(0).as_primitive::<TimestampMicrosecondType>().values().iter().map(|added| {
+            let at = self.next_added.max(*added);
+            self.next_added = at + 1;
+            at
+        });
+        let added = added_of(added.collect());
+        let mut columns = batch.columns().to_vec();
+        columns[0] = Arc::new(added);
+        Ok(RecordBatch::try_new(batch.schema(), columns)?)
+    }
+
     fn write(&mut self, rows: usize) -> Result<(), StoreError> {
         let batch = concat_batches(&schema::schema(), self.pending.iter().map(|(batch, _, _)| batch))?;
         let keys: Vec<u64> = self.pending.iter().flat_map(|(_, keys, _)| keys.iter().copied()).collect();
@@ -221,6 +264,7 @@ impl Rewriter {
         self.pending.clear();
         let writer = match &mut self.writer {
             Some(writer) => writer,
+            none if self.ends.is_some() => none.insert(SegmentWriter::create_waiting(&self.storage)?),
             none => none.insert(SegmentWriter::create(&self.storage)?),
         };
         writer.write_row_group(&batch.slice(0, rows), &keys[..rows], &digests[..rows])?;
@@ -239,6 +283,9 @@ impl Rewriter {
         }
         self.rows = 0;
         let superseded = std::mem::take(&mut self.superseded);
+        if let (Some(writer), Some(ends)) = (&mut self.writer, &mut self.ends) {
+            writer.file_ends(std::mem::take(ends));
+        }
         if let Some(meta) = self.writer.take().map(SegmentWriter::finish).transpose()?.flatten() {
             self.done.push((meta, superseded));
         }

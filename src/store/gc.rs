@@ -37,7 +37,7 @@ pub(crate) fn remove_orphans(store: &Store, newest: &Snapshot, kept: &[u64]) -> 
     let storage = &**store.storage();
     let mut named: HashSet<String> = HashSet::new();
     let mut note = |manifest: &Manifest| {
-        for meta in &manifest.segments {
+        for meta in manifest.all_segments() {
             named.insert(segment::data_path(&meta.id));
             named.insert(segment::index_path(&meta.id));
             if let Some(superseded) = &meta.superseded {

@@ -1,7 +1,8 @@
 //! The index beside each segment: which row holds a key or an id, and the checksums that guard the segment's bytes.
 //!
 //! Sorted arrays, a structure each, little-endian, meant to be mapped: nothing of it has to be in memory, and it can
-//! be rebuilt from the segment. Per row 20 bytes for the identity key (8 key, 8 digest of the content, 4 row) and 12 for each id.
+//! be rebuilt from the segment. Per row 20 bytes for the identity key (8 key, 8 digest of the content, 4 row), 12 for each id, and 12
+//! for each end of an edge. Indexes of the first version know no ends; they are read as well.
 //! Keys are 64-bit hashes: an entry is a candidate, and who needs certainty compares the row itself.
 //!
 //! A search interpolates first, since hashed keys are spread evenly, then narrows by halves.
@@ -15,9 +16,14 @@ use super::error::StoreError;
 use super::fs::{Content, ReadAt};
 use crate::model::ids;
 
-const MAGIC: &[u8; 8] = b"TXIDX\0\0\x01";
-/// Magic, three counts, three section checksums and the checksum of the header itself.
-const HEADER: usize = 8 + 3 * 8 + 3 * 8 + 8;
+const MAGIC: &[u8; 8] = b"TXIDX\0\0\x02";
+/// The first version, which files no ends.
+const MAGIC_1: &[u8; 8] = b"TXIDX\0\0\x01";
+
+/// Length of the header: magic, a count and a checksum for each section, and the checksum of the header itself.
+const fn header(sections: usize) -> usize {
+    8 + sections * 8 + sections * 8 + 8
+}
 
 /// Hash of a STIX id as the index files it: the leading half of the UUID where the id has the usual form, else a hash of the text.
 pub(crate) fn id_key(stix_id: &str) -> u64 {
@@ -42,34 +48,56 @@ pub(crate) struct KeyEntry {
     pub(crate) digest: u64,
 }
 
-/// Writes an index. `sums` guard the segment: a checksum per column chunk (row group by row group), the one of its tail, and last
-/// where that tail begins.
-pub(crate) fn encode(mut keys: Vec<KeyEntry>, mut id_rows: Vec<(u64, u32)>, sums: &[u64]) -> Vec<u8> {
+/// Writes an index. `id_rows` and `end_rows` are what rows are found by: their own ids, and the ends of edges. `sums` guard the segment:
+/// a checksum per column chunk (row group by row group), the one of its tail, and last where that tail begins.
+pub(crate) fn encode(
+    mut keys: Vec<KeyEntry>,
+    id_rows: Vec<(u64, u32)>,
+    end_rows: Vec<(u64, u32)>,
+    sums: &[u64],
+) -> Vec<u8> {
     keys.sort_unstable();
-    id_rows.sort_unstable();
-    id_rows.dedup();
     let mut key_section = Vec::with_capacity(keys.len() * 20);
     keys.iter().for_each(|entry| key_section.extend_from_slice(&entry.key.to_le_bytes()));
     keys.iter().for_each(|entry| key_section.extend_from_slice(&entry.digest.to_le_bytes()));
     keys.iter().for_each(|entry| key_section.extend_from_slice(&entry.row.to_le_bytes()));
-    let mut id_section = Vec::with_capacity(id_rows.len() * 12);
-    id_rows.iter().for_each(|(id, _)| id_section.extend_from_slice(&id.to_le_bytes()));
-    id_rows.iter().for_each(|(_, row)| id_section.extend_from_slice(&row.to_le_bytes()));
+    let (ids, id_section) = rows_section(id_rows);
+    let (ends, end_section) = rows_section(end_rows);
     let sum_section: Vec<u8> = sums.iter().flat_map(|sum| sum.to_le_bytes()).collect();
+    assemble(MAGIC, &[(sums.len(), &sum_section), (keys.len(), &key_section), (ids, &id_section), (ends, &end_section)])
+}
 
-    let mut out = Vec::with_capacity(HEADER + sum_section.len() + key_section.len() + id_section.len());
-    out.extend_from_slice(MAGIC);
-    for count in [sums.len(), keys.len(), id_rows.len()] {
-        out.extend_from_slice(&(count as u64).to_le_bytes());
+/// As the first version wrote it.
+#[cfg(test)]
+pub(crate) fn without_ends(index: &SegmentIndex) -> Vec<u8> {
+    let section = |range: &Range<usize>| index.content[range.clone()].to_vec();
+    let [sums, keys, ids] = [section(&index.sums), section(&index.keys), section(&index.ids)];
+    assemble(MAGIC_1, &[(sums.len() / 8, &sums), (keys.len() / 20, &keys), (ids.len() / 12, &ids)])
+}
+
+/// Sorted keys, then their rows.
+fn rows_section(mut rows: Vec<(u64, u32)>) -> (usize, Vec<u8>) {
+    rows.sort_unstable();
+    rows.dedup();
+    let mut section = Vec::with_capacity(rows.len() * 12);
+    rows.iter().for_each(|(key, _)| section.extend_from_slice(&key.to_le_bytes()));
+    rows.iter().for_each(|(_, row)| section.extend_from_slice(&row.to_le_bytes()));
+    (rows.len(), section)
+}
+
+fn assemble(magic: &[u8; 8], sections: &[(usize, &Vec<u8>)]) -> Vec<u8> {
+    let length: usize = sections.iter().map(|(_, section)| section.len()).sum();
+    let mut out = Vec::with_capacity(header(sections.len()) + length);
+    out.extend_from_slice(magic);
+    for (count, _) in sections {
+        out.extend_from_slice(&(*count as u64).to_le_bytes());
     }
-    for section in [&sum_section, &key_section, &id_section] {
+    for (_, section) in sections {
         out.extend_from_slice(&XxHash3_64::oneshot(section).to_le_bytes());
     }
     let header_sum = XxHash3_64::oneshot(&out);
     out.extend_from_slice(&header_sum.to_le_bytes());
-    out.extend_from_slice(&sum_section);
-    out.extend_from_slice(&key_section);
-    out.extend_from_slice(&id_section);
+    sections.iter().for_each(|(_, section)| out.extend_from_slice(section));
     out
 }
 
@@ -81,9 +109,12 @@ pub(crate) struct SegmentIndex {
     sums: Range<usize>,
     keys: Range<usize>,
     ids: Range<usize>,
-    section_sums: [u64; 3],
+    /// `None`: written by the first version.
+    ends: Option<Range<usize>>,
+    section_sums: [u64; 4],
     keys_verified: OnceLock<bool>,
     ids_verified: OnceLock<bool>,
+    ends_verified: OnceLock<bool>,
 }
 
 impl SegmentIndex {
@@ -91,20 +122,31 @@ impl SegmentIndex {
     pub(crate) fn open(file: &Arc<dyn ReadAt>, path: String) -> Result<Self, StoreError> {
         let content = file.whole().map_err(StoreError::io("read", &path))?;
         let damaged = |detail: &str| StoreError::damaged(&path, detail);
-        if content.len() < HEADER || &content[..8] != MAGIC {
+        let sections = match content.get(..8) {
+            Some(magic) if magic == MAGIC => 4,
+            Some(magic) if magic == MAGIC_1 => 3,
+            _ => return Err(damaged("it is no segment index")),
+        };
+        let header = header(sections);
+        if content.len() < header {
             return Err(damaged("it is no segment index"));
         }
-        if XxHash3_64::oneshot(&content[..HEADER - 8]) != word(&content, HEADER - 8) {
+        if XxHash3_64::oneshot(&content[..header - 8]) != word(&content, header - 8) {
             return Err(damaged("the checksum of its header does not fit"));
         }
-        let [sum_count, key_count, id_count] = [8, 16, 24].map(|at| word(&content, at) as usize);
-        let section_sums = [32, 40, 48].map(|at| word(&content, at));
-        let sums = HEADER..HEADER.saturating_add(sum_count.saturating_mul(8));
-        let keys = sums.end..sums.end.saturating_add(key_count.saturating_mul(20));
-        let ids = keys.end..keys.end.saturating_add(id_count.saturating_mul(12));
-        if ids.end != content.len() {
+        let mut section_sums = [0; 4];
+        let mut ranges = [const { 0..0 }; 4];
+        let mut end = header;
+        for (section, width) in [8usize, 20, 12, 12].into_iter().enumerate().take(sections) {
+            let count = word(&content, 8 + section * 8) as usize;
+            section_sums[section] = word(&content, 8 + (sections + section) * 8);
+            ranges[section] = end..end.saturating_add(count.saturating_mul(width));
+            end = ranges[section].end;
+        }
+        if end != content.len() {
             return Err(damaged("its length does not fit its header"));
         }
+        let [sums, keys, ids, ends] = ranges;
         if XxHash3_64::oneshot(&content[sums.clone()]) != section_sums[0] {
             return Err(damaged("the checksum of its checksum table does not fit"));
         }
@@ -114,9 +156,11 @@ impl SegmentIndex {
             sums,
             keys,
             ids,
+            ends: (sections == 4).then_some(ends),
             section_sums,
             keys_verified: OnceLock::new(),
             ids_verified: OnceLock::new(),
+            ends_verified: OnceLock::new(),
         })
     }
 
@@ -133,6 +177,11 @@ impl SegmentIndex {
     /// Number of id entries.
     pub(crate) fn id_count(&self) -> usize {
         self.ids.len() / 12
+    }
+
+    /// Number of entries of ends; `None` in an index that files none.
+    pub(crate) fn end_count(&self) -> Option<usize> {
+        self.ends.as_ref().map(|ends| ends.len() / 12)
     }
 
     /// Candidate rows of each key: calls `found(position in keys, entry)`. `keys` must be sorted, which makes the search a merge.
@@ -161,41 +210,41 @@ impl SegmentIndex {
 
     /// Candidate rows of a STIX id.
     pub(crate) fn find_id(&self, id: u64) -> Result<Vec<u32>, StoreError> {
-        let array = self.id_array()?;
-        let mut at = array.lower_bound(id, 0);
         let mut rows = Vec::new();
-        while at < array.count && array.key(at) == id {
-            let offset = self.ids.start + array.count * 8 + at * 4;
-            rows.push(u32::from_le_bytes(self.content[offset..offset + 4].try_into().unwrap_or_default()));
-            at += 1;
-        }
+        self.find_ids(&[id], |_, row| rows.push(row))?;
         Ok(rows)
     }
 
     /// Candidate rows of each id: calls `found(position in ids, row)`. `ids` must be sorted.
-    pub(crate) fn find_ids(&self, ids: &[u64], mut found: impl FnMut(usize, u32)) -> Result<(), StoreError> {
-        let array = self.id_array()?;
-        let mut from = 0;
-        for (position, id) in ids.iter().enumerate() {
-            from = array.lower_bound(*id, from);
-            let mut at = from;
-            while at < array.count && array.key(at) == *id {
-                let offset = self.ids.start + array.count * 8 + at * 4;
-                found(position, u32::from_le_bytes(self.content[offset..offset + 4].try_into().unwrap_or_default()));
-                at += 1;
-            }
-            if from >= array.count {
-                break;
-            }
-        }
+    pub(crate) fn find_ids(&self, ids: &[u64], found: impl FnMut(usize, u32)) -> Result<(), StoreError> {
+        self.id_array()?.join(ids, found);
         Ok(())
+    }
+
+    /// Candidate edges of each end: calls `found(position in ends, row)`. `ends` must be sorted. `false`: no ends are filed here.
+    pub(crate) fn find_ends(&self, ends: &[u64], found: impl FnMut(usize, u32)) -> Result<bool, StoreError> {
+        let Some(array) = self.end_array()? else { return Ok(false) };
+        array.join(ends, found);
+        Ok(true)
+    }
+
+    /// Every key by which a row is found: identities and ids, in no order.
+    pub(crate) fn all_keys(&self) -> Result<impl Iterator<Item = u64> + '_, StoreError> {
+        let (keys, ids) = (self.key_array()?, self.id_array()?);
+        Ok((0..keys.count).map(move |at| keys.key(at)).chain((0..ids.count).map(move |at| ids.key(at))))
+    }
+
+    /// Every end with its edge, in the order of ends.
+    pub(crate) fn ends(&self) -> Result<impl Iterator<Item = (u64, u32)> + '_, StoreError> {
+        let array = self.end_array()?;
+        Ok(array.into_iter().flat_map(|array| (0..array.count).map(move |at| (array.key(at), array.row(at)))))
     }
 
     /// Checks every section.
     pub(crate) fn verify(&self) -> Result<(), StoreError> {
-        let keys = self.key_array()?;
-        let ids = self.id_array()?;
-        for (array, what) in [(keys, "key"), (ids, "id")] {
+        let sections = [(Some(self.key_array()?), "key"), (Some(self.id_array()?), "id"), (self.end_array()?, "end")];
+        for (array, what) in sections {
+            let Some(array) = array else { continue };
             if (1..array.count).any(|at| array.key(at - 1) > array.key(at)) {
                 return Err(StoreError::damaged(&self.path, format!("its {what} section is not sorted")));
             }
@@ -222,6 +271,12 @@ impl SegmentIndex {
         Ok(SortedWords { bytes: &self.content[self.ids.clone()], count: self.id_count() })
     }
 
+    fn end_array(&self) -> Result<Option<SortedWords<'_>>, StoreError> {
+        let Some(ends) = &self.ends else { return Ok(None) };
+        self.checked(&self.ends_verified, ends.clone(), self.section_sums[3], "end")?;
+        Ok(Some(SortedWords { bytes: &self.content[ends.clone()], count: ends.len() / 12 }))
+    }
+
     fn checked(&self, verified: &OnceLock<bool>, range: Range<usize>, sum: u64, what: &str) -> Result<(), StoreError> {
         match verified.get_or_init(|| XxHash3_64::oneshot(&self.content[range]) == sum) {
             true => Ok(()),
@@ -243,6 +298,37 @@ struct SortedWords<'a> {
 impl SortedWords<'_> {
     fn key(&self, at: usize) -> u64 {
         word(self.bytes, at * 8)
+    }
+
+    /// The row of an entry, where rows follow the keys.
+    fn row(&self, at: usize) -> u32 {
+        let offset = self.count * 8 + at * 4;
+        self.bytes.get(offset..offset + 4).and_then(|row| row.try_into().ok()).map_or(0, u32::from_le_bytes)
+    }
+
+    /// Calls `found(position, row)` for every entry of the sorted `keys`, driven by whichever side is shorter.
+    fn join(&self, keys: &[u64], mut found: impl FnMut(usize, u32)) {
+        if self.count < keys.len() {
+            for at in 0..self.count {
+                let key = self.key(at);
+                let first = keys.partition_point(|asked| *asked < key);
+                let equal = keys.iter().enumerate().skip(first).take_while(|(_, asked)| **asked == key);
+                equal.for_each(|(position, _)| found(position, self.row(at)));
+            }
+            return;
+        }
+        let mut from = 0;
+        for (position, key) in keys.iter().enumerate() {
+            from = self.lower_bound(*key, from);
+            let mut at = from;
+            while at < self.count && self.key(at) == *key {
+                found(position, self.row(at));
+                at += 1;
+            }
+            if from >= self.count {
+                break;
+            }
+        }
     }
 
     /// First position at or after `from` whose key is not below `key`.
@@ -299,7 +385,7 @@ mod tests {
             let entries: Vec<KeyEntry> = stored.iter().enumerate()
                 .map(|(row, key)| KeyEntry { key: *key, row: row as u32, digest: key ^ 7 }).collect();
             let id_rows: Vec<(u64, u32)> = stored.iter().enumerate().map(|(row, key)| (*key, row as u32)).collect();
-            let index = open(encode(entries.clone(), id_rows, &[1, 2, 3])).unwrap();
+            let index = open(encode(entries.clone(), id_rows.clone(), id_rows, &[1, 2, 3])).unwrap();
             proptest::prop_assert_eq!(index.sums(), vec![1, 2, 3]);
             let mut sorted = [asked, stored.clone()].concat();
             sorted.sort_unstable();
@@ -313,25 +399,40 @@ mod tests {
                 }
             }
             expected.sort_unstable();
-            proptest::prop_assert_eq!(found, expected);
+            proptest::prop_assert_eq!(&found, &expected);
             for key in &sorted {
                 let mut rows = index.find_id(*key).unwrap();
                 rows.sort_unstable();
                 let expected: Vec<u32> = (0..stored.len() as u32).filter(|row| stored[*row as usize] == *key).collect();
                 proptest::prop_assert_eq!(rows, expected);
             }
+            let mut found = Vec::new();
+            proptest::prop_assert!(index.find_ends(&sorted, |position, row| found.push((position, row))).unwrap());
+            found.sort_unstable();
+            proptest::prop_assert_eq!(&found, &expected);
+            let old = open(without_ends(&index)).unwrap();
+            proptest::prop_assert_eq!(old.end_count(), None);
+            proptest::prop_assert!(!old.find_ends(&sorted, |_, _| unreachable!()).unwrap());
+            found.clear();
+            old.find_ids(&sorted, |position, row| found.push((position, row))).unwrap();
+            found.sort_unstable();
+            proptest::prop_assert_eq!(&found, &expected);
         }
     }
 
     #[test]
     fn every_flipped_byte_is_noticed() {
         let entries = (0..50u64).map(|n| KeyEntry { key: n * 1_000_003, row: n as u32, digest: n }).collect();
-        let good = encode(entries, (0..50).map(|n| (n * 77, n as u32)).collect(), &[9, 8]);
-        assert!(open(good.clone()).unwrap().verify().is_ok());
-        for at in 0..good.len() {
-            let mut bad = good.clone();
-            bad[at] ^= 0x10;
-            assert!(open(bad).and_then(|index| index.verify()).is_err(), "byte {at}");
+        let rows = |step: u64| (0..50).map(|n| (n * step, n as u32)).collect();
+        let newest = encode(entries, rows(77), rows(55), &[9, 8]);
+        let first = without_ends(&open(newest.clone()).unwrap());
+        for good in [newest, first] {
+            assert!(open(good.clone()).unwrap().verify().is_ok());
+            for at in 0..good.len() {
+                let mut bad = good.clone();
+                bad[at] ^= 0x10;
+                assert!(open(bad).and_then(|index| index.verify()).is_err(), "byte {at}");
+            }
         }
     }
 }

@@ -10,9 +10,10 @@ use twox_hash::XxHash3_64;
 
 use super::error::StoreError;
 use super::fs::Storage;
+use crate::model::time::Timestamp;
 
 /// Version of the files' shape.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 2;
 
 const FOLDER: &str = "manifest";
 
@@ -29,6 +30,13 @@ pub struct Manifest {
     pub clock: i64,
     /// In the order of `added`; their ranges do not overlap.
     pub segments: Vec<SegmentMeta>,
+    /// Edges that wait for an end, outside of the log.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<SegmentMeta>,
+    /// The marking and extension definitions that the log holds, by type and name (`marking-definition:red`); `false` where a native
+    /// object is the definition.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub definitions: BTreeMap<String, bool>,
 }
 
 /// What the manifest knows of a segment.
@@ -54,11 +62,19 @@ pub struct SegmentMeta {
     pub last_added: i64,
     /// Rows by STIX type; the empty name counts rows without one.
     pub types: BTreeMap<String, u64>,
-    /// Rows that are native STIX objects or edges, not indicators.
+    /// Rows that are native STIX objects or edges, neither indicators nor definitions of ours.
     pub natives: u64,
+    /// Rows that are definitions of ours.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub definitions: u64,
     /// Rows that a later version replaced; absent when there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub superseded: Option<SupersededMeta>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Where the set of a segment's superseded rows lies.
@@ -76,7 +92,25 @@ pub struct SupersededMeta {
 
 impl Manifest {
     pub(crate) fn empty() -> Self {
-        Manifest { format: FORMAT_VERSION, version: 0, published: 0, clock: 0, segments: Vec::new() }
+        Manifest {
+            format: FORMAT_VERSION,
+            version: 0,
+            published: 0,
+            clock: 0,
+            segments: Vec::new(),
+            waiting: Vec::new(),
+            definitions: BTreeMap::new(),
+        }
+    }
+
+    /// The version after this one, to be changed and published.
+    pub(crate) fn successor(&self, now: Timestamp) -> Self {
+        Manifest { format: FORMAT_VERSION, version: self.version + 1, published: now.0, ..self.clone() }
+    }
+
+    /// The segments of the log, then those that wait.
+    pub(crate) fn all_segments(&self) -> impl Iterator<Item = &SegmentMeta> {
+        self.segments.iter().chain(&self.waiting)
     }
 
     fn encode(&self) -> Result<Vec<u8>, StoreError> {

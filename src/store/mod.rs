@@ -4,12 +4,15 @@
 //! store.json                  properties, fixed at creation
 //! manifest/<version>.json     which segments make a version; created if absent, so two writers cannot both publish one
 //! segments/<id>.parquet       rows sorted by `added`; ranges of different segments do not overlap
-//! segments/<id>.idx           identity key → row, STIX id → row, checksums
+//! segments/<id>.idx           identity key → row, STIX id → row, end → edge, checksums
 //! superseded/<id>-….roar      rows that a later version replaced
 //! cursor.key                  secret that signs paging cursors
 //! lock                        one writing process at a time
 //! ```
 //! Readers hold a [`Snapshot`] and never wait. The log in order is the concatenation of the segments: no merge, no sort.
+//!
+//! An edge is in the log only behind both of its ends. One that misses an end waits in a segment that the manifest lists apart: the same
+//! files, the same durability, but no reader sees its rows.
 
 mod check;
 mod commit;
@@ -36,13 +39,15 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 pub use check::CheckReport;
+pub(crate) use commit::{Dates, joined};
 pub use commit::{NewRows, Writer, bytes_of};
 pub use compact::{CompactOptions, CompactReport};
 pub use error::StoreError;
-pub(crate) use index::id_key;
+pub(crate) use index::{id_key, uuid_key};
 pub use manifest::{Manifest, SegmentMeta};
 pub use provider::IndicatorTable;
 pub use segment::{PAGE_ROWS, ROW_GROUP_ROWS, SEGMENT_ROWS, Segment, SegmentBatches};
+pub(crate) use snapshot::runs as row_runs;
 pub use snapshot::{SegmentView, Snapshot};
 
 use self::fs::Storage;
@@ -204,7 +209,7 @@ impl Store {
                 options,
                 properties,
                 ids,
-                current: RwLock::new(Arc::new(Snapshot::new(Manifest::empty(), Vec::new()))),
+                current: RwLock::new(Arc::new(Snapshot::new(Manifest::empty(), Vec::new(), Vec::new()))),
                 opened: Mutex::default(),
                 older: Mutex::new(LruCache::new(NonZeroUsize::MIN.saturating_add(OLDER_KEPT - 1))),
                 started: Instant::now(),
@@ -347,8 +352,15 @@ impl Store {
         if current.version() == manifest.version && manifest.version > 0 {
             return Ok(current);
         }
-        let mut views = Vec::with_capacity(manifest.segments.len());
-        for meta in &manifest.segments {
+        let views = self.views_of(&manifest.segments, current.segments())?;
+        let waiting = self.views_of(&manifest.waiting, current.waiting())?;
+        Ok(Arc::new(Snapshot::new(manifest, views, waiting)))
+    }
+
+    /// Opens segments; what `current` holds of them is shared.
+    fn views_of(&self, segments: &[SegmentMeta], current: &[SegmentView]) -> Result<Vec<SegmentView>, StoreError> {
+        let mut views = Vec::with_capacity(segments.len());
+        for meta in segments {
             if meta.schema > SCHEMA_VERSION {
                 return Err(StoreError::Newer {
                     path: self.storage().describe(""),
@@ -357,14 +369,14 @@ impl Store {
                     known: SCHEMA_VERSION,
                 });
             }
-            let same = current.segments().iter().find(|view| view.segment.id() == meta.id);
+            let same = current.iter().find(|view| view.segment.id() == meta.id);
             let superseded = match same.filter(|view| view.segment.meta().superseded == meta.superseded) {
                 Some(view) => Arc::clone(&view.superseded),
                 None => snapshot::load_superseded(&**self.storage(), meta)?,
             };
             views.push(SegmentView { segment: self.segment(meta, same), superseded });
         }
-        Ok(Arc::new(Snapshot::new(manifest, views)))
+        Ok(views)
     }
 
     /// The opened segment of this name, shared; its meta is that of the version asked for.

@@ -13,8 +13,12 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use arrow::array::{Array, AsArray, FixedSizeBinaryArray, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::{Int32Type, SchemaRef, TimestampMicrosecondType};
+use arrow::array::{
+    Array, AsArray, FixedSizeBinaryArray, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray,
+    new_null_array,
+};
+use arrow::datatypes::{FieldRef, Int32Type, Schema, SchemaRef, TimestampMicrosecondType};
+use arrow::error::ArrowError;
 use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
 use parquet::arrow::arrow_reader::{
@@ -37,6 +41,7 @@ use super::error::StoreError;
 use super::fs::{FileSink, ReadAt, Storage};
 use super::index::{self, KeyEntry, SegmentIndex};
 use super::manifest::SegmentMeta;
+use crate::model::kind::StixType;
 use crate::model::schema::{self, column};
 use crate::model::time::Timestamp;
 
@@ -70,6 +75,8 @@ fn writer_properties() -> WriterProperties {
         c::ID,
         c::INDICATOR_ID,
         c::STIX_ID,
+        c::SOURCE_INDICATOR_ID,
+        c::TARGET_INDICATOR_ID,
         c::VALUE,
         c::MD5,
         c::SHA1,
@@ -84,7 +91,9 @@ fn writer_properties() -> WriterProperties {
         properties =
             properties.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path, Encoding::PLAIN);
     }
-    for name in [c::CUSTOM, c::DOCUMENT, c::DESCRIPTION, c::INDICATOR_ID] {
+    for name in
+        [c::CUSTOM, c::DOCUMENT, c::DESCRIPTION, c::INDICATOR_ID, c::SOURCE_INDICATOR_ID, c::TARGET_INDICATOR_ID]
+    {
         properties = properties.set_column_statistics_enabled(ColumnPath::from(name), EnabledStatistics::None);
     }
     for name in [c::VALUE, c::ID] {
@@ -135,18 +144,51 @@ pub(crate) struct SegmentWriter {
     row_groups: usize,
     keys: Vec<KeyEntry>,
     ids: Vec<(u64, u32)>,
+    ends: Ends,
     types: BTreeMap<String, u64>,
     natives: u64,
+    definitions: u64,
     first: Option<i64>,
     last: i64,
 }
 
+/// Where the ends come from that edges are filed under.
+#[derive(Debug)]
+enum Ends {
+    /// From the columns that hold the ids of both.
+    OfColumns(Vec<(u64, u32)>),
+    /// From the caller: edges that wait are filed under the ends they miss.
+    Given(Vec<(u64, u32)>),
+}
+
 impl SegmentWriter {
+    /// A segment of the log.
     pub(crate) fn create(storage: &Arc<dyn Storage>) -> Result<Self, StoreError> {
+        Self::with_ends(storage, schema::schema(), Ends::OfColumns(Vec::new()))
+    }
+
+    /// A segment of edges that wait.
+    pub(crate) fn create_waiting(storage: &Arc<dyn Storage>) -> Result<Self, StoreError> {
+        Self::with_ends(storage, schema::schema(), Ends::Given(Vec::new()))
+    }
+
+    /// Files edges that wait under the keys of what each row waits for.
+    pub(crate) fn file_ends(&mut self, filed: Vec<(u64, u32)>) {
+        if let Ends::Given(ends) = &mut self.ends {
+            ends.extend(filed);
+        }
+    }
+
+    /// A segment with fewer columns, as an earlier version wrote it.
+    #[cfg(test)]
+    pub(crate) fn create_with_schema(storage: &Arc<dyn Storage>, schema: SchemaRef) -> Result<Self, StoreError> {
+        Self::with_ends(storage, schema, Ends::OfColumns(Vec::new()))
+    }
+
+    fn with_ends(storage: &Arc<dyn Storage>, schema: SchemaRef, ends: Ends) -> Result<Self, StoreError> {
         let id = uuid::Uuid::new_v4().simple().to_string();
         let path = data_path(&id);
         let tally = Tally { sink: storage.create(&path)?, bytes: 0, hash: XxHash3_64::new() };
-        let schema = schema::schema();
         let parquet = parquet_error("write", storage.describe(&path));
         let (writer, factory) = ArrowWriter::try_new(tally, Arc::clone(&schema), Some(writer_properties()))
             .and_then(ArrowWriter::into_serialized_writer)
@@ -161,8 +203,10 @@ impl SegmentWriter {
             row_groups: 0,
             keys: Vec::new(),
             ids: Vec::new(),
+            ends,
             types: BTreeMap::new(),
             natives: 0,
+            definitions: 0,
             first: None,
             last: i64::MIN,
         })
@@ -218,10 +262,14 @@ impl SegmentWriter {
             digest: *digest,
         }));
         collect_ids(batch, base, &mut self.ids);
+        if let Ends::OfColumns(ends) = &mut self.ends {
+            collect_ends(batch, base, ends);
+        }
         count_names(batch, column::STIX_TYPE, &mut self.types);
         let mut kinds = BTreeMap::new();
         count_names(batch, column::KIND, &mut kinds);
         kinds.remove(schema::kind_value::INDICATOR);
+        self.definitions += kinds.remove(schema::kind_value::DEFINITION).unwrap_or_default();
         self.natives += kinds.values().sum::<u64>();
         let added = batch.column(0).as_primitive::<TimestampMicrosecondType>();
         if let (Some(first), Some(last)) = (added.values().first(), added.values().last()) {
@@ -258,7 +306,8 @@ impl SegmentWriter {
         // Where the tail begins, so that it can be checked before anything in it is believed.
         let mut guards = sums;
         guards.push(tail_of(metadata.metadata()));
-        let encoded = index::encode(self.keys, self.ids, &guards);
+        let (Ends::OfColumns(ends) | Ends::Given(ends)) = self.ends;
+        let encoded = index::encode(self.keys, self.ids, ends, &guards);
         let index_path = index_path(&self.id);
         let mut sink = self.storage.create(&index_path)?;
         sink.write_all(&encoded).map_err(StoreError::io("write", self.storage.describe(&index_path)))?;
@@ -275,6 +324,7 @@ impl SegmentWriter {
             last_added: self.last,
             types: self.types,
             natives: self.natives,
+            definitions: self.definitions,
             superseded: None,
         }))
     }
@@ -349,6 +399,17 @@ pub(crate) fn collect_ids(batch: &RecordBatch, base: u32, out: &mut Vec<(u64, u3
     }
 }
 
+/// Appends `(id key, row)` of both ends of every edge.
+pub(crate) fn collect_ends(batch: &RecordBatch, base: u32, out: &mut Vec<(u64, u32)>) {
+    for name in [column::SOURCE_REF, column::TARGET_REF] {
+        let refs = batch.column_by_name(name).and_then(|array| array.as_any().downcast_ref::<StringArray>());
+        let Some(refs) = refs.filter(|refs| refs.null_count() < refs.len()) else { continue };
+        for row in (0..refs.len()).filter(|row| refs.is_valid(*row)) {
+            out.push((index::id_key(refs.value(row)), base + row as u32));
+        }
+    }
+}
+
 fn count_names(batch: &RecordBatch, column: &str, counts: &mut BTreeMap<String, u64>) {
     let Some(types) = batch.column_by_name(column).and_then(|array| array.as_dictionary_opt::<Int32Type>()) else {
         return;
@@ -384,6 +445,8 @@ struct Opened {
     reader: OnceLock<Arc<SegmentFile>>,
     opening: Mutex<()>,
     added_pages: Mutex<lru::LruCache<u32, Arc<Vec<i64>>>>,
+    /// Ends of edges, sorted, where the index files none.
+    ends: OnceLock<Vec<(u64, u32)>>,
 }
 
 impl Segment {
@@ -393,6 +456,7 @@ impl Segment {
             reader: OnceLock::new(),
             opening: Mutex::new(()),
             added_pages: Mutex::new(lru::LruCache::new(pages)),
+            ends: OnceLock::new(),
         };
         Segment { meta, storage, opened: Arc::new(opened) }
     }
@@ -438,7 +502,8 @@ impl Segment {
         Ok(Arc::clone(&self.file()?.starts))
     }
 
-    /// Reads the rows of `ranges` (ascending, not overlapping), only the named columns (in schema order), in batches.
+    /// Reads the rows of `ranges` (ascending, not overlapping), only the named columns (in schema order), in batches. Columns that
+    /// are younger than the segment are null.
     pub fn read(
         &self,
         ranges: &[Range<u32>],
@@ -448,7 +513,43 @@ impl Segment {
         let file = self.file()?;
         let wrong = parquet_error("read", self.describe());
         let reader = file.reader(ranges, columns, batch_rows).map_err(wrong)?;
-        Ok(SegmentBatches { reader, file, path: self.describe() })
+        let missing = file.missing(columns);
+        Ok(SegmentBatches { reader, file, missing, path: self.describe() })
+    }
+
+    /// Whether there are edges among its rows.
+    pub(crate) fn has_edges(&self) -> bool {
+        self.meta.types.get(StixType::Relationship.as_str()).is_some_and(|rows| *rows > 0)
+    }
+
+    /// Candidate edges of each end: calls `found(position in ends, row)`. `ends` must be sorted.
+    pub(crate) fn find_ends(&self, ends: &[u64], mut found: impl FnMut(usize, u32)) -> Result<(), StoreError> {
+        if ends.is_empty() || !self.has_edges() || self.file()?.index.find_ends(ends, &mut found)? {
+            return Ok(());
+        }
+        for (position, end) in ends.iter().enumerate() {
+            let filed = self.ends_of_columns()?;
+            let first = filed.partition_point(|(key, _)| key < end);
+            filed.iter().skip(first).take_while(|(key, _)| key == end).for_each(|(_, row)| found(position, *row));
+        }
+        Ok(())
+    }
+
+    /// What the index of the first version does not hold. Compaction writes one that does.
+    fn ends_of_columns(&self) -> Result<&[(u64, u32)], StoreError> {
+        if let Some(ends) = self.opened.ends.get() {
+            return Ok(ends);
+        }
+        let (mut ends, mut base) = (Vec::new(), 0);
+        let columns = [column::SOURCE_REF, column::TARGET_REF];
+        for batch in self.read(std::slice::from_ref(&(0..self.rows())), &columns, 8_192)? {
+            let batch = batch?;
+            collect_ends(&batch, base, &mut ends);
+            base += batch.num_rows() as u32;
+        }
+        ends.sort_unstable();
+        ends.dedup();
+        Ok(self.opened.ends.get_or_init(|| ends))
     }
 
     /// Identity keys of the rows that `wanted` names, in key order.
@@ -506,8 +607,9 @@ impl Segment {
         Ok(values)
     }
 
-    /// Reads every byte against its checksum and every row against the order.
-    pub(crate) fn verify(&self) -> Result<(), StoreError> {
+    /// Reads every byte against its checksum and every row against the order. What edges of a segment that `waits` miss is known to
+    /// its index alone.
+    pub(crate) fn verify(&self, waits: bool) -> Result<(), StoreError> {
         let path = self.describe();
         let file = self.file()?;
         let whole = file.handle.whole().map_err(StoreError::io("read", &path))?;
@@ -533,8 +635,9 @@ impl Segment {
         }
         let mut previous = i64::MIN;
         let mut rows = 0u64;
-        let mut ids = Vec::new();
-        let columns = [column::ADDED, column::ID, column::INDICATOR_ID, column::STIX_ID];
+        let (mut ids, mut ends) = (Vec::new(), Vec::new());
+        let columns =
+            [column::ADDED, column::ID, column::INDICATOR_ID, column::STIX_ID, column::SOURCE_REF, column::TARGET_REF];
         for batch in self.read(std::slice::from_ref(&(0..self.rows())), &columns, 8_192)? {
             let batch = batch?;
             for value in batch.column(0).as_primitive::<TimestampMicrosecondType>().values() {
@@ -544,10 +647,13 @@ impl Segment {
                 previous = *value;
             }
             collect_ids(&batch, rows as u32, &mut ids);
+            collect_ends(&batch, rows as u32, &mut ends);
             rows += batch.num_rows() as u64;
         }
-        ids.sort_unstable();
-        ids.dedup();
+        for filed in [&mut ids, &mut ends] {
+            filed.sort_unstable();
+            filed.dedup();
+        }
         if rows != self.meta.rows || previous != self.meta.last_added {
             return Err(StoreError::damaged(
                 path,
@@ -559,6 +665,14 @@ impl Segment {
                 described,
                 format!("it has {} ids instead of {}", file.index.id_count(), ids.len()),
             ));
+        }
+        let differs = match file.index.end_count() {
+            _ if waits => file.index.ends()?.any(|(_, row)| row >= self.rows()),
+            Some(_) => !file.index.ends()?.eq(ends),
+            None => false,
+        };
+        if differs {
+            return Err(StoreError::damaged(described, "its ends are not those of the edges"));
         }
         Ok(())
     }
@@ -677,6 +791,18 @@ impl SegmentFile {
         }
         word.fetch_or(bit, Ordering::AcqRel);
         Ok(())
+    }
+
+    /// Those of the columns that the file does not have, with the place each takes among them.
+    fn missing(&self, columns: &[&str]) -> Vec<(usize, FieldRef)> {
+        let (own, all) = (self.metadata.schema(), schema::schema());
+        // Columns were only ever added.
+        if own.fields().len() == all.fields().len() {
+            return Vec::new();
+        }
+        let asked = all.fields().iter().filter(|field| columns.contains(&field.name().as_str()));
+        let missing = asked.enumerate().filter(|(_, field)| own.index_of(field.name()).is_err());
+        missing.map(|(place, field)| (place, Arc::clone(field))).collect()
     }
 
     fn reader(
@@ -802,7 +928,25 @@ fn external(error: io::Error) -> ParquetError {
 pub struct SegmentBatches {
     reader: ParquetRecordBatchReader,
     file: Arc<SegmentFile>,
+    missing: Vec<(usize, FieldRef)>,
     path: String,
+}
+
+impl SegmentBatches {
+    /// The batch with nulls for the columns that the file does not have.
+    fn complete(&self, batch: RecordBatch) -> Result<RecordBatch, ArrowError> {
+        if self.missing.is_empty() {
+            return Ok(batch);
+        }
+        let (schema, mut columns, rows) = batch.into_parts();
+        let mut fields: Vec<FieldRef> = schema.fields().iter().cloned().collect();
+        for (place, field) in &self.missing {
+            fields.insert((*place).min(fields.len()), Arc::clone(field));
+            columns.insert((*place).min(columns.len()), new_null_array(field.data_type(), rows));
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
+    }
 }
 
 impl std::fmt::Debug for SegmentBatches {
@@ -816,7 +960,8 @@ impl Iterator for SegmentBatches {
 
     fn next(&mut self) -> Option<Self::Item> {
         debug_assert!(self.file.bytes > 0);
-        self.reader.next().map(|batch| batch.map_err(|error| StoreError::damaged(&self.path, error)))
+        let batch = self.reader.next()?;
+        Some(batch.and_then(|batch| self.complete(batch)).map_err(|error| StoreError::damaged(&self.path, error)))
     }
 }
 
@@ -826,6 +971,11 @@ pub(crate) fn added_column(base: i64, rows: usize, last: Option<i64>) -> Timesta
     if let (Some(slot), Some(last)) = (values.last_mut(), last) {
         *slot = last.max(*slot);
     }
+    added_of(values)
+}
+
+/// `added` at these instants.
+pub(crate) fn added_of(values: Vec<i64>) -> TimestampMicrosecondArray {
     TimestampMicrosecondArray::from(values).with_timezone("UTC")
 }
 

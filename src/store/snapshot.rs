@@ -1,8 +1,12 @@
 //! What one reader sees: the segments of one version, with their superseded rows.
 
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::{concat_batches, take_record_batch};
+use arrow::datatypes::Schema;
 use roaring::RoaringBitmap;
 use twox_hash::XxHash3_64;
 
@@ -11,6 +15,7 @@ use super::fs::Storage;
 use super::index::{self, KeyEntry};
 use super::manifest::{Manifest, SegmentMeta, SupersededMeta};
 use super::segment::Segment;
+use crate::model::schema;
 use crate::model::time::Timestamp;
 
 /// One version of the store. It stays readable as long as somebody holds it, or for the configured time.
@@ -18,6 +23,7 @@ use crate::model::time::Timestamp;
 pub struct Snapshot {
     manifest: Manifest,
     views: Vec<SegmentView>,
+    waiting: Vec<SegmentView>,
 }
 
 /// A segment as of one version.
@@ -34,7 +40,7 @@ pub struct SegmentView {
 pub(crate) struct Found {
     /// Position in the sorted keys asked for.
     pub(crate) position: usize,
-    /// Which segment of the snapshot.
+    /// Which segment of the snapshot: of the log, or behind those one that waits, as [`Snapshot::view`] counts them.
     pub(crate) segment: usize,
     pub(crate) row: u32,
     pub(crate) digest: u64,
@@ -43,8 +49,8 @@ pub(crate) struct Found {
 }
 
 impl Snapshot {
-    pub(crate) fn new(manifest: Manifest, views: Vec<SegmentView>) -> Self {
-        Snapshot { manifest, views }
+    pub(crate) fn new(manifest: Manifest, views: Vec<SegmentView>, waiting: Vec<SegmentView>) -> Self {
+        Snapshot { manifest, views, waiting }
     }
 
     /// Number of this version.
@@ -67,9 +73,30 @@ impl Snapshot {
         &self.views
     }
 
-    /// Rows that are the newest version of their record.
+    /// Records: rows that are the newest version of theirs, the store's own definitions not counted.
     pub fn live_rows(&self) -> u64 {
-        self.views.iter().map(SegmentView::live_rows).sum()
+        let rows: u64 = self.views.iter().map(SegmentView::live_rows).sum();
+        rows.saturating_sub(self.manifest.definitions.values().filter(|own| **own).count() as u64)
+    }
+
+    /// Edges that wait for an end. They are in none of the [`segments`](Self::segments).
+    pub fn waiting_rows(&self) -> u64 {
+        self.waiting.iter().map(SegmentView::live_rows).sum()
+    }
+
+    /// The segments of edges that wait.
+    pub(crate) fn waiting(&self) -> &[SegmentView] {
+        &self.waiting
+    }
+
+    /// A segment by its number: those of the log, then those that wait.
+    pub(crate) fn view(&self, segment: usize) -> Option<&SegmentView> {
+        self.views.get(segment).or_else(|| self.waiting.get(segment.checked_sub(self.views.len())?))
+    }
+
+    /// Whether the log holds edges.
+    pub(crate) fn has_edges(&self) -> bool {
+        self.views.iter().any(|view| view.segment.has_edges())
     }
 
     /// The rows of a STIX id, oldest first, superseded ones included: candidates, since the index holds hashes.
@@ -84,28 +111,95 @@ impl Snapshot {
         Ok(rows)
     }
 
-    /// Live candidate rows for each of the sorted `ids` (see [`id_key`](super::id_key)): calls `found(position in ids, segment, row)`.
-    pub(crate) fn find_ids(&self, ids: &[u64], mut found: impl FnMut(usize, usize, u32)) -> Result<(), StoreError> {
-        for (segment, view) in self.views.iter().enumerate() {
-            view.segment.file()?.index.find_ids(ids, |position, row| {
-                if !view.superseded.contains(row) {
-                    found(position, segment, row);
-                }
-            })?;
-        }
-        Ok(())
+    /// Candidate rows of the log for each of the sorted `keys`.
+    pub(crate) fn find_keys(&self, keys: &[u64]) -> Result<Vec<Found>, StoreError> {
+        find_keys(self.views.iter(), keys)
     }
 
-    /// Candidate rows for each of the sorted `keys`.
-    pub(crate) fn find_keys(&self, keys: &[u64]) -> Result<Vec<Found>, StoreError> {
+    /// Candidate rows for each of the sorted `keys`, waiting ones as well.
+    pub(crate) fn find_all_keys(&self, keys: &[u64]) -> Result<Vec<Found>, StoreError> {
+        find_keys(self.views.iter().chain(&self.waiting), keys)
+    }
+
+    /// Live candidate rows of the log for the sorted `ids`, in no order.
+    pub(crate) fn find_ids(&self, ids: &[u64]) -> Result<Vec<(usize, u32)>, StoreError> {
+        Ok(self.find_live_ids(ids)?.into_iter().map(|(_, place)| place).collect())
+    }
+
+    /// The same, each with its id.
+    pub(crate) fn find_live_ids(&self, ids: &[u64]) -> Result<Vec<(u64, (usize, u32))>, StoreError> {
         let mut all = Vec::new();
         for (segment, view) in self.views.iter().enumerate() {
-            view.segment.file()?.index.find_keys(keys, |position, KeyEntry { row, digest, .. }| {
-                all.push(Found { position, segment, row, digest, live: !view.superseded.contains(row) });
+            view.segment.file()?.index.find_ids(ids, |position, row| {
+                if let Some(id) = ids.get(position).filter(|_| !view.superseded.contains(row)) {
+                    all.push((*id, (segment, row)));
+                }
             })?;
         }
         Ok(all)
     }
+
+    /// Live candidate edges of the log for the sorted `ends`, by segment.
+    pub(crate) fn find_edges(&self, ends: &[u64]) -> Result<Vec<(usize, RoaringBitmap)>, StoreError> {
+        let mut all = Vec::new();
+        for (segment, view) in self.views.iter().enumerate() {
+            let mut rows = RoaringBitmap::new();
+            view.segment.find_ends(ends, |_, row| {
+                rows.insert(row);
+            })?;
+            rows -= &*view.superseded;
+            if !rows.is_empty() {
+                all.push((segment, rows));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Rows by segment number (see [`view`](Self::view)) and row, in the order asked for.
+    pub(crate) fn read_rows(&self, wanted: &[(usize, u32)], columns: &[&str]) -> Result<RecordBatch, StoreError> {
+        let mut by_segment: BTreeMap<usize, RoaringBitmap> = BTreeMap::new();
+        for (segment, row) in wanted {
+            by_segment.entry(*segment).or_default().insert(*row);
+        }
+        let mut batches = Vec::new();
+        let mut place: HashMap<(usize, u32), u32> = HashMap::with_capacity(wanted.len());
+        for (segment, rows) in by_segment {
+            let Some(view) = self.view(segment) else { continue };
+            for row in &rows {
+                place.insert((segment, row), place.len() as u32);
+            }
+            for batch in view.segment.read(&runs(&rows), columns, 8_192)? {
+                batches.push(batch?);
+            }
+        }
+        let schema = schema::schema();
+        let fields = schema.fields().iter().filter(|field| columns.contains(&field.name().as_str())).cloned();
+        let all = concat_batches(&Arc::new(Schema::new(fields.collect::<Vec<_>>())), &batches)?;
+        let indices = wanted.iter().map(|at| place.get(at).copied().unwrap_or_default());
+        Ok(take_record_batch(&all, &UInt32Array::from_iter_values(indices))?)
+    }
+}
+
+fn find_keys<'a>(views: impl Iterator<Item = &'a SegmentView>, keys: &[u64]) -> Result<Vec<Found>, StoreError> {
+    let mut all = Vec::new();
+    for (segment, view) in views.enumerate() {
+        view.segment.file()?.index.find_keys(keys, |position, KeyEntry { row, digest, .. }| {
+            all.push(Found { position, segment, row, digest, live: !view.superseded.contains(row) });
+        })?;
+    }
+    Ok(all)
+}
+
+/// A set of rows as ascending runs.
+pub(crate) fn runs(rows: &RoaringBitmap) -> Vec<Range<u32>> {
+    let mut runs: Vec<Range<u32>> = Vec::new();
+    for row in rows {
+        match runs.last_mut() {
+            Some(run) if run.end == row => run.end += 1,
+            _ => runs.push(row..row + 1),
+        }
+    }
+    runs
 }
 
 impl SegmentView {
