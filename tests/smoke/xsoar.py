@@ -954,7 +954,8 @@ def test_taxii2_client(checks, bench):
 
 def test_ranges(checks, bench):
     """§2.9: `Range` and `Content-Range` in both spellings, both profiles; a bare offset as `next`."""
-    store = bench.store("ranges", [{**documents("types.ndjson")[0], "value": f"192.0.2.{n}"} for n in range(110)])
+    plain = {**documents("types.ndjson")[0], "CustomFields": {}}
+    store = bench.store("ranges", [{**plain, "value": f"192.0.2.{n}"} for n in range(110)])
     with store.serve(["Xsoar", "Standard"]) as url:
         api = Api(url, "2.0")
         for title in ("Xsoar", "Standard"):
@@ -1425,7 +1426,7 @@ def test_commands(checks, bench):
     store = bench.store("commands", "example-indicators.ndjson")
     titles = {"Collection1": {"query": "type:IP", "description": "Addresses"}, "Collection2": {}}
     for profile in ("standard", "xsoar"):
-        config = store.file(store.config(titles, profile, 'title = "My Server"'))
+        config = store.file(store.config(titles, profile, 'title = "My Server"\ndescription = "Ours"'))
         done = run(bench.binary, "collections", "--output", "json", "--config", config)
         listed = json.loads(done.stdout) if done.returncode == 0 else []
         for entry in listed:
@@ -1494,7 +1495,8 @@ def test_queries(checks, bench):
         done = run(bench.binary, "query", query, "--output", "json", "--columns", "value", "--config", config)
         if done.returncode != 0:
             return done.stderr
-        return sorted(names[json.loads(line)["value"]] for line in done.stdout.splitlines() if line)
+        values = [json.loads(line)["value"] for line in done.stdout.split("\n") if line]
+        return sorted(names.get(value, str(value)) for value in values)
 
     for line in (DATA / "queries.tsv").read_text().splitlines():
         if not line.startswith("#"):
