@@ -29,16 +29,16 @@ class Server:
         if authorization:
             self.headers["Authorization"] = authorization
 
-    def get(self, path, **params):
+    def get(self, path, headers=None, **params):
         target = f"{path}?{urlencode(params)}" if params else path
         started = time.perf_counter()
-        self.connection.request("GET", target, headers=self.headers)
+        self.connection.request("GET", target, headers={**self.headers, **(headers or {})})
         answer = self.connection.getresponse()
         first = answer.read(1)
         first_byte = time.perf_counter() - started
         body = first + answer.read()
         seconds = time.perf_counter() - started
-        if answer.status != 200:
+        if answer.status not in (200, 206):
             raise SystemExit(f"GET {target}: {answer.status} {body[:300]!r}")
         return Answer(answer.status, answer.headers, body, first_byte, seconds)
 

@@ -11,11 +11,9 @@ Needs nothing but Python. Ends with `crash: ok` or `crash: failed: ...` (exit co
 """
 
 import argparse
-import contextlib
 import http.client
 import json
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +22,8 @@ import tempfile
 import time
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
+
+from server import Failed, run, serving
 
 MEDIA = "application/taxii+json;version=2.1"
 # XSOAR types that have a STIX form; records of other types are stored and never served.
@@ -34,14 +34,6 @@ SERVED = {
 }  # fmt: skip
 # What `taxiway info --output json` may call the number of current records.
 COUNT_KEYS = ("records", "live_rows", "rows")
-
-
-class Failed(Exception):
-    """What `crash: failed:` prints."""
-
-
-def run(*command):
-    return subprocess.run([str(word) for word in command], capture_output=True, text=True)
 
 
 def find(document, names):
@@ -103,34 +95,6 @@ def distinct(source):
     return len(seen), sum(kind in SERVED for kind, _ in seen)
 
 
-@contextlib.contextmanager
-def serving(binary, store, folder):
-    """A server over the store with one collection, `All`; gives its URL."""
-    config = folder / "taxiway.toml"
-    config.write_text(
-        f'listen = "127.0.0.1:0"\n[store]\nlocation = {json.dumps(str(store))}\n'
-        '[[collection]]\ntitle = "All"\nquery = ""\n'
-    )
-    log = folder / "serve.log"
-    with (
-        open(log, "wb") as out,
-        subprocess.Popen([binary, "serve", "--config", config], stdout=out, stderr=out) as process,
-    ):
-        try:
-            for _ in range(600):
-                found = re.search(r"listening on (http://\S+:\d+)", log.read_text())
-                if found:
-                    break
-                if process.poll() is not None:
-                    raise Failed(f"serve ended: {log.read_text()}")
-                time.sleep(0.1)
-            else:
-                raise Failed(f"serve printed no address within a minute: {log.read_text()}")
-            yield found[1]
-        finally:
-            process.terminate()
-
-
 def pulled(url):
     """Ids of all objects of the collection `All`."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=120)
@@ -181,7 +145,8 @@ def loop(args, store, folder):
     count = committed(args.binary, store)
     if count != expected:
         raise Failed(f"the input has {expected} distinct records, the store {count}")
-    with serving(args.binary, store, folder) as url:
+    config = f'[store]\nlocation = {json.dumps(str(store))}\n[[collection]]\ntitle = "All"\nquery = ""\n'
+    with serving(args.binary, folder, config) as url:
         ids = pulled(url)
     if len(ids) != served or len(set(ids)) != served:
         raise Failed(f"{served} records are served, the pull gave {len(ids)} objects, {len(set(ids))} distinct")
