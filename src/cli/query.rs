@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use datafusion::execution::context::SessionContext;
-use datafusion::logical_expr::{Expr, col};
+use datafusion::logical_expr::{Expr, col, lit};
 use datafusion::physical_plan::displayable;
 use datafusion::prelude::SessionConfig;
 use futures::StreamExt;
@@ -12,7 +12,7 @@ use futures::StreamExt;
 use super::output::{self, Batches, complain, say};
 use super::place::{Place, start_log, store_options};
 use super::{CliError, Outcome};
-use crate::model::schema::column;
+use crate::model::schema::{column, kind_value};
 use crate::query;
 use crate::store::{IndicatorTable, Store};
 
@@ -84,7 +84,8 @@ pub(super) fn run(args: &QueryArgs) -> Result<Outcome, CliError> {
         let frame = context
             .table("indicators")
             .await?
-            .filter(compiled.expr(now))?
+            // Definitions are what objects are served with, no records of anybody's.
+            .filter(col(column::KIND).not_eq(lit(kind_value::DEFINITION)).and(compiled.expr(now)))?
             .sort(vec![col(column::ADDED).sort(true, true)])?
             // One more, to know of further ones without counting them.
             .limit(0, limit.map(|limit| limit + usize::from(cut && !args.explain)))?
@@ -95,7 +96,7 @@ pub(super) fn run(args: &QueryArgs) -> Result<Outcome, CliError> {
             say(&format!(
                 "SQL\n{}",
                 indent(&format!(
-                    "SELECT {} FROM indicators WHERE {} ORDER BY added{}",
+                    "SELECT {} FROM indicators WHERE kind <> 'definition' AND ({}) ORDER BY added{}",
                     names.join(", "),
                     compiled.sql(now),
                     limit.map(|limit| format!(" LIMIT {limit}")).unwrap_or_default()
