@@ -435,9 +435,9 @@ fn unreadable(source: StoreError) -> FeedError {
     FeedError::Store { what: "the store", source: Box::new(source) }
 }
 
-/// Rows of the collection's query that have a STIX form.
+/// Rows of the collection's query that have a STIX form. Definitions are no records.
 fn served(collection: &Collection) -> Expr {
-    let has_form = col(column::STIX_TYPE).is_not_null();
+    let has_form = col(column::STIX_TYPE).is_not_null().and(col(column::KIND).not_eq(lit(kind_value::DEFINITION)));
     match collection.query.fixed() {
         Some(query) => has_form.and(query.clone()),
         None => has_form,
