@@ -4,7 +4,7 @@
 //! They are rows of the log, committed once, before the first row that needs them, with ids that follow from their names: so
 //! they are served, paged and resumed like anything else. What a definition says is rendered by code.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, TimestampMicrosecondType};
@@ -23,7 +23,7 @@ const SUBJECTS: [(&str, StixType); 2] =
     [(c::STIX_TYPE, StixType::ExtensionDefinition), (c::TLP, StixType::MarkingDefinition)];
 
 /// The name under which the manifest knows a definition.
-pub(crate) fn name(stix_type: &str, subject: &str) -> String {
+fn name(stix_type: &str, subject: &str) -> String {
     format!("{stix_type}:{subject}")
 }
 
@@ -32,14 +32,14 @@ pub(crate) fn name(stix_type: &str, subject: &str) -> String {
 pub(crate) fn missing(
     batch: &RecordBatch,
     keys: impl Fn(u64) -> bool,
-    known: &mut BTreeMap<String, bool>,
+    known: &mut BTreeSet<String>,
     snapshot: &Snapshot,
     ids: &IdSpace,
 ) -> Result<Option<NewRows>, StoreError> {
     let mut wanted: Vec<(usize, StixType, String)> = Vec::new();
     for (column, stix_type) in SUBJECTS {
         for (row, subject) in first_rows(batch, column) {
-            if !known.contains_key(&name(stix_type.as_str(), &subject)) {
+            if !known.contains(&name(stix_type.as_str(), &subject)) {
                 wanted.push((row, stix_type, subject));
             }
         }
@@ -65,7 +65,7 @@ pub(crate) fn missing(
         let id = stix_id(stix_type, &uuid);
         let key = crate::ingest::builder::identity_key(("stix", &id), &mut Vec::new());
         let is_native = keys(key) || snapshot.find_keys(&[key])?.iter().any(|found| found.live);
-        known.insert(name(stix_type.as_str(), &subject), !is_native);
+        known.insert(name(stix_type.as_str(), &subject));
         if is_native {
             continue;
         }

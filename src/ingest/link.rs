@@ -136,11 +136,9 @@ impl<'a> Rows<'a> {
         })
     }
 
-    /// Type and value of a definition of the store's own.
-    pub(crate) fn definition(&self, at: usize) -> Option<(String, String)> {
-        let is_one = self.kind.value(at) == kind_value::DEFINITION;
-        let parts = (self.type_of(at)?.to_owned(), text(self.value, at)?.to_owned());
-        is_one.then_some(parts)
+    /// Whether it is a definition of the store's own.
+    pub(crate) fn is_definition(&self, at: usize) -> bool {
+        self.kind.value(at) == kind_value::DEFINITION
     }
 
     fn is_report(&self, at: usize) -> bool {

@@ -217,9 +217,6 @@ impl Importer {
         for (segment, row) in resolved.superseded {
             open.writer.supersede(segment, row);
         }
-        for (stix_type, value) in &resolved.redefined {
-            open.writer.definitions().insert(define::name(stix_type, value), false);
-        }
         let snapshot = Arc::clone(open.writer.snapshot());
         let is_here = |key| open.keys.contains_key(&key);
         let known = open.writer.definitions();

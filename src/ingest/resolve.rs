@@ -40,8 +40,6 @@ pub(crate) struct Resolved {
     pub(crate) superseded: Vec<(usize, u32)>,
     /// The ids of those.
     pub(crate) replaced: Replaced,
-    /// Definitions of the store's own that native objects take the place of: type and value.
-    pub(crate) redefined: Vec<(String, String)>,
     pub(crate) new: u64,
     pub(crate) changed: u64,
     pub(crate) unchanged: u64,
@@ -74,7 +72,6 @@ impl Resolved {
             stale: Vec::new(),
             superseded: Vec::new(),
             replaced: Replaced::default(),
-            redefined: Vec::new(),
             new: 0,
             changed: 0,
             unchanged: 0,
@@ -157,9 +154,10 @@ fn merge_groups(
         let newer = take_record_batch(pool, &UInt32Array::from_iter_values(pairs.iter().map(|(_, newer)| *newer)))?;
         let merged = merge(&older, &newer)?;
         let base = pool.num_rows() as u32;
-        for (_, newer) in &pairs {
+        for (older, newer) in &pairs {
             keys.push(keys[*newer as usize]);
-            digests.push(digests[*newer as usize]);
+            // What is merged is neither of the two: with the digest of one it would pass for that.
+            digests.push(digests[*older as usize].rotate_left(1) ^ digests[*newer as usize]);
         }
         *pool = concat_batches(&schema::input_schema(), [&*pool, &merged.batch])?;
         let mut next = base;
@@ -262,10 +260,9 @@ fn against_snapshot(snapshot: &Snapshot, folded: Folded, now: Timestamp) -> Resu
                     // Two identities with one hash: nothing of this record is known.
                     out.new += 1;
                     Some((0, at))
-                } else if let Some(definition) = old_rows.definition(this) {
+                } else if old_rows.is_definition(this) {
                     // Where a producer brings the definition, that is the record.
                     out.new += 1;
-                    out.redefined.push(definition);
                     supersede(&mut out, this, (*segment, *row));
                     Some((0, at))
                 } else if native.value(at) {

@@ -15,9 +15,9 @@ pub struct CheckReport {
     pub version: u64,
     /// Segments checked.
     pub segments: usize,
-    /// Rows, superseded ones included.
+    /// Rows, superseded ones included, but not the store's own definitions.
     pub rows: u64,
-    /// Rows that are the newest version of their record, the store's own definitions not counted.
+    /// Those that are the newest version of their record.
     pub live_rows: u64,
     /// Edges that wait for an end.
     pub waiting: u64,
@@ -42,7 +42,7 @@ pub(crate) fn check(store: &Store, mut progress: impl FnMut(&str)) -> Result<Che
         let meta = view.segment.meta();
         progress(&view.segment.describe());
         report.segments += 1;
-        report.rows += meta.rows;
+        report.rows += meta.rows - meta.definitions.len() as u64;
         report.bytes += meta.bytes + meta.index_bytes;
         for (name, count) in &meta.types {
             *report.types.entry(name.clone()).or_default() += count;

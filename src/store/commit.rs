@@ -6,7 +6,7 @@
 //! that they begin about a second in the past, which no reader notices, since the order is that of commits. A commit never pushes
 //! the clock ahead of real time by more than a second: it waits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -70,7 +70,7 @@ pub struct Writer {
     /// What the waiting rows of this commit are filed under.
     waiting_ends: Vec<(u64, u32)>,
     waiting_rows: usize,
-    definitions: BTreeMap<String, bool>,
+    definitions: BTreeSet<String>,
 }
 
 /// A segment being written.
@@ -217,7 +217,7 @@ impl Writer {
     }
 
     /// The definitions that the log holds with this commit; see [`Manifest::definitions`](super::Manifest::definitions).
-    pub(crate) fn definitions(&mut self) -> &mut BTreeMap<String, bool> {
+    pub(crate) fn definitions(&mut self) -> &mut BTreeSet<String> {
         &mut self.definitions
     }
 

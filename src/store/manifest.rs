@@ -3,7 +3,7 @@
 //! Version N+1 is published by creating a file that must not exist yet, so of two writers exactly one wins. Everything a version
 //! refers to is durable before it is published; a kill at any instant leaves the version before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
@@ -33,10 +33,10 @@ pub struct Manifest {
     /// Edges that wait for an end, outside of the log.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<SegmentMeta>,
-    /// The marking and extension definitions that the log holds, by type and name (`marking-definition:red`); `false` where a native
-    /// object is the definition.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub definitions: BTreeMap<String, bool>,
+    /// The marking and extension definitions that the log holds, by type and name (`marking-definition:red`), as rows of ours or as
+    /// native objects.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub definitions: BTreeSet<String>,
 }
 
 /// What the manifest knows of a segment.
@@ -64,17 +64,12 @@ pub struct SegmentMeta {
     pub types: BTreeMap<String, u64>,
     /// Rows that are native STIX objects or edges, neither indicators nor definitions of ours.
     pub natives: u64,
-    /// Rows that are definitions of ours.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub definitions: u64,
+    /// The rows (few) that are definitions of ours: no records, though they are served where a collection needs them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub definitions: Vec<u32>,
     /// Rows that a later version replaced; absent when there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub superseded: Option<SupersededMeta>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
 }
 
 /// Where the set of a segment's superseded rows lies.
@@ -99,7 +94,7 @@ impl Manifest {
             clock: 0,
             segments: Vec::new(),
             waiting: Vec::new(),
-            definitions: BTreeMap::new(),
+            definitions: BTreeSet::new(),
         }
     }
 

@@ -32,12 +32,13 @@ use parquet::arrow::arrow_reader::{ArrowReaderOptions, RowSelection, RowSelector
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
+use roaring::RoaringBitmap;
 
 use super::segment::{Segment, SegmentFile};
 use super::snapshot::{SegmentView, Snapshot};
 use crate::model::schema::{self, column};
 
-/// The table `indicators`: the live rows of a snapshot, or all versions.
+/// The table `indicators`: the live records of a snapshot, or all versions of them. Definitions of the store's own are none.
 #[derive(Debug)]
 pub struct IndicatorTable {
     snapshot: Arc<Snapshot>,
@@ -57,11 +58,13 @@ impl IndicatorTable {
 
     fn partitioned_file(&self, view: &SegmentView) -> PartitionedFile {
         let meta = view.segment.meta();
+        let mut hidden = if self.all_versions { RoaringBitmap::new() } else { view.superseded.as_ref().clone() };
+        hidden.extend(meta.definitions.iter().copied());
         let mut statistics = Statistics::new_unknown(&schema::schema());
-        statistics.num_rows = if view.superseded.is_empty() || self.all_versions {
+        statistics.num_rows = if hidden.is_empty() {
             Precision::Exact(meta.rows as usize)
         } else {
-            Precision::Inexact((meta.rows - view.superseded.len()) as usize)
+            Precision::Inexact((meta.rows - hidden.len()) as usize)
         };
         let instant = |micros| Precision::Exact(ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into())));
         if let Some(added) = statistics.column_statistics.first_mut() {
@@ -75,8 +78,9 @@ impl IndicatorTable {
         let mut file = PartitionedFile::new(format!("{}.parquet", meta.id), meta.bytes)
             .with_extension(Arc::clone(&view.segment))
             .with_statistics(Arc::new(statistics));
-        if !self.all_versions && !view.superseded.is_empty() {
-            file = file.with_extension(ParquetRowSelection::new(live_selection(view)));
+        if !hidden.is_empty() {
+            let shown = SegmentView { segment: Arc::clone(&view.segment), superseded: Arc::new(hidden) };
+            file = file.with_extension(ParquetRowSelection::new(live_selection(&shown)));
         }
         file
     }

@@ -147,7 +147,7 @@ pub(crate) struct SegmentWriter {
     ends: Ends,
     types: BTreeMap<String, u64>,
     natives: u64,
-    definitions: u64,
+    definitions: Vec<u32>,
     first: Option<i64>,
     last: i64,
 }
@@ -206,7 +206,7 @@ impl SegmentWriter {
             ends,
             types: BTreeMap::new(),
             natives: 0,
-            definitions: 0,
+            definitions: Vec::new(),
             first: None,
             last: i64::MIN,
         })
@@ -269,7 +269,9 @@ impl SegmentWriter {
         let mut kinds = BTreeMap::new();
         count_names(batch, column::KIND, &mut kinds);
         kinds.remove(schema::kind_value::INDICATOR);
-        self.definitions += kinds.remove(schema::kind_value::DEFINITION).unwrap_or_default();
+        if kinds.remove(schema::kind_value::DEFINITION).is_some() {
+            self.definitions.extend(rows_of_kind(batch, schema::kind_value::DEFINITION).map(|row| base + row));
+        }
         self.natives += kinds.values().sum::<u64>();
         let added = batch.column(0).as_primitive::<TimestampMicrosecondType>();
         if let (Some(first), Some(last)) = (added.values().first(), added.values().last()) {
@@ -408,6 +410,17 @@ pub(crate) fn collect_ends(batch: &RecordBatch, base: u32, out: &mut Vec<(u64, u
             out.push((index::id_key(refs.value(row)), base + row as u32));
         }
     }
+}
+
+fn rows_of_kind(batch: &RecordBatch, wanted: &str) -> impl Iterator<Item = u32> {
+    let kinds = batch.column_by_name(column::KIND).and_then(|array| array.as_dictionary_opt::<Int32Type>());
+    let kinds = kinds.and_then(|kinds| kinds.downcast_dict::<StringArray>());
+    let rows = kinds.into_iter().flat_map(|kinds| (0..kinds.len() as u32).map(move |row| (row, kinds)));
+    rows.filter(move |(row, kinds)| {
+        let key = kinds.keys().value(*row as usize) as usize;
+        kinds.is_valid(*row as usize) && kinds.values().value(key) == wanted
+    })
+    .map(|(row, _)| row)
 }
 
 fn count_names(batch: &RecordBatch, column: &str, counts: &mut BTreeMap<String, u64>) {

@@ -75,8 +75,7 @@ impl Snapshot {
 
     /// Records: rows that are the newest version of theirs, the store's own definitions not counted.
     pub fn live_rows(&self) -> u64 {
-        let rows: u64 = self.views.iter().map(SegmentView::live_rows).sum();
-        rows.saturating_sub(self.manifest.definitions.values().filter(|own| **own).count() as u64)
+        self.views.iter().map(|view| view.live_rows() - view.live_definitions().count() as u64).sum()
     }
 
     /// Edges that wait for an end. They are in none of the [`segments`](Self::segments).
@@ -206,6 +205,11 @@ impl SegmentView {
     /// Rows that are the newest version of their record.
     pub fn live_rows(&self) -> u64 {
         self.segment.meta().rows - self.superseded.len()
+    }
+
+    /// Live rows that are definitions of the store's own.
+    pub fn live_definitions(&self) -> impl Iterator<Item = u32> {
+        self.segment.meta().definitions.iter().copied().filter(|row| !self.superseded.contains(*row))
     }
 
     /// The live rows of a range, as runs.

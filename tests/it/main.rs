@@ -7,6 +7,7 @@
 )]
 
 mod cli;
+mod edges;
 mod paging;
 mod relationships;
 mod store;
