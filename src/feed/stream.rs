@@ -201,7 +201,7 @@ fn render_slice(job: &Job, part: &Part) -> Result<(Bytes, Rendered), FeedError> 
         let rendered = match job.shape {
             Shape::Objects => render::objects(&batch, &job.options, out, None),
             Shape::Manifest => render::manifest(&batch, &job.options, out),
-            Shape::Versions => render::versions(&batch, out),
+            Shape::Versions => render::versions(&batch, &job.options, out),
         };
         let rendered =
             rendered.map_err(|source| FeedError::Internal { what: "render a page", source: Box::new(source) })?;

@@ -12,6 +12,7 @@ use sha1::{Digest, Sha1};
 
 use crate::model::json;
 use crate::model::kind::{HashAlgorithm, asn_number};
+use crate::model::time::{MICROS_PER_SECOND, Timestamp};
 
 /// The 16 bytes of a UUID.
 pub type Uuid16 = [u8; 16];
@@ -78,6 +79,25 @@ pub const fn parse_uuid(text: &[u8]) -> Option<Uuid16> {
     Some(id)
 }
 
+/// The version 4 twin of a name-based UUID, which differs in the version digit alone; other UUIDs stay as they are. STIX
+/// 2.0 knows no ids but of version 4.
+pub fn to_v4(id: &Uuid16) -> Uuid16 {
+    with_version(id, 5, 4)
+}
+
+/// The UUID that [`to_v4`] turns into this one, if it is not itself.
+pub fn from_v4(id: &Uuid16) -> Uuid16 {
+    with_version(id, 4, 5)
+}
+
+fn with_version(id: &Uuid16, from: u8, to: u8) -> Uuid16 {
+    let mut id = *id;
+    if id[6] >> 4 == from {
+        id[6] = id[6] & 0x0f | to << 4;
+    }
+    id
+}
+
 /// Splits `type--uuid` when the two parts reproduce the text exactly: a type of `[a-z0-9-]` and a UUID in lower case.
 /// Anything else is kept as a whole by whoever stores it.
 pub fn split_stix_id(id: &str) -> Option<(&str, Uuid16)> {
@@ -88,6 +108,61 @@ pub fn split_stix_id(id: &str) -> Option<(&str, Uuid16)> {
         && stix_type.bytes().all(type_byte)
         && !uuid.bytes().any(|byte| byte.is_ascii_uppercase());
     parse_uuid(uuid.as_bytes()).filter(|_| canonical).map(|uuid| (stix_type, uuid))
+}
+
+/// The marking definition of a traffic-light colour: predefined ones, the same everywhere (STIX 2.1 §7.2.1.4, TLP 2.0).
+#[derive(Debug, PartialEq, Eq)]
+pub struct TlpMarking {
+    /// The colour, as the column `tlp` has it.
+    pub colour: &'static str,
+    /// UUID part of the id.
+    pub id: Uuid16,
+    /// Whether it is one of the first TLP; the others came with TLP 2.0, which STIX 2.0 does not know.
+    pub is_tlp_1: bool,
+}
+
+impl TlpMarking {
+    /// One for every colour. Those that both TLPs have are the first one's, which all consumers know.
+    pub const ALL: [TlpMarking; 6] = [
+        TlpMarking::new("white", b"613f2e26-407d-48c7-9eca-b8e91df99dc9", true),
+        TlpMarking::new("green", b"34098fce-860f-48ae-8e50-ebd3cc5e41da", true),
+        TlpMarking::new("amber", b"f88d31f6-486f-44da-b317-01333bde0b82", true),
+        TlpMarking::new("red", b"5e57c739-391a-4eb3-b6be-7d15ca92d5ed", true),
+        TlpMarking::new("clear", b"94868c89-83c2-464b-929b-a1a8aa3c8487", false),
+        TlpMarking::new("amber+strict", b"939a9414-2ddd-4d32-a0cd-375ea402b003", false),
+    ];
+
+    const fn new(colour: &'static str, id: &[u8; 36], is_tlp_1: bool) -> Self {
+        TlpMarking { colour, id: constant(id), is_tlp_1 }
+    }
+
+    /// The one of that colour.
+    pub fn of(colour: &str) -> Option<&'static TlpMarking> {
+        Self::ALL.iter().find(|marking| marking.colour == colour)
+    }
+
+    /// The one with that id.
+    pub fn of_id(id: &Uuid16) -> Option<&'static TlpMarking> {
+        Self::ALL.iter().find(|marking| marking.id == *id)
+    }
+
+    /// What stands for it in STIX 2.0: itself if it is of the first TLP. `clear` is called `white` there. `amber+strict`,
+    /// which keeps to one organisation, becomes `red`: `amber` would let its clients have it, and a marking must never
+    /// allow more than the source did.
+    pub fn in_stix_20(&self) -> &TlpMarking {
+        let colour = match self.colour {
+            "clear" => "white",
+            "amber+strict" => "red",
+            same => same,
+        };
+        TlpMarking::of(colour).unwrap_or(self)
+    }
+
+    /// When the definition was made, which is its version too.
+    pub fn created(&self) -> Timestamp {
+        // 2017-01-20 and 2022-10-01, midnight.
+        Timestamp(if self.is_tlp_1 { 17_186 } else { 19_266 } * 86_400 * MICROS_PER_SECOND)
+    }
 }
 
 /// How the ids of observables are made; fixed when a store is created.
@@ -544,6 +619,17 @@ mod tests {
     }
 
     #[test]
+    fn every_colour_has_a_marking() {
+        for marking in &TlpMarking::ALL {
+            assert_eq!(crate::model::words::tlp(marking.colour), Some(marking.colour));
+            assert_eq!(TlpMarking::of_id(&marking.id), Some(marking));
+            assert!(marking.in_stix_20().is_tlp_1 && marking.id[6] >> 4 == 4);
+            let expected = if marking.is_tlp_1 { "2017-01-20T00:00:00.000000Z" } else { "2022-10-01T00:00:00.000000Z" };
+            assert_eq!(marking.created().to_string(), expected);
+        }
+    }
+
+    #[test]
     fn objects_without_contributing_properties_have_no_id() {
         for object in [
             r#"{"type":"process","pid":7}"#,
@@ -582,6 +668,14 @@ mod tests {
         fn uuids_read_back(id in any::<Uuid16>()) {
             prop_assert_eq!(parse_uuid(text(&id).as_bytes()), Some(id));
             prop_assert_eq!(parse_uuid(text(&id).to_uppercase().as_bytes()), Some(id));
+        }
+
+        #[test]
+        fn twins_of_version_4_lead_back(namespace in any::<Uuid16>(), name in any::<Vec<u8>>()) {
+            let id = uuid_v5(&namespace, &name);
+            prop_assert_eq!(to_v4(&id)[6] >> 4, 4);
+            prop_assert_eq!(from_v4(&to_v4(&id)), id);
+            prop_assert_eq!(to_v4(&to_v4(&id)), to_v4(&id));
         }
 
         #[test]

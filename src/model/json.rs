@@ -1,7 +1,7 @@
 //! JSON text written straight into byte buffers: string escaping and the canonical form (RFC 8785, "JCS").
 //!
 //! Both need the same escapes: `"`, `\` and U+0000–U+001F and nothing else, so one escaper serves the deterministic ids
-//! and everything that is rendered.
+//! and everything that is rendered. What must look as Python writes it is turned into that afterwards ([`make_ascii`]).
 
 use serde_json::{Number, Value};
 
@@ -46,6 +46,33 @@ pub fn escape_byte_into(byte: u8, out: &mut Vec<u8>) {
         }
         _ => out.push(byte),
     }
+}
+
+/// Turns the JSON text from `start` on into one of printable ASCII alone, as Python writes it: what is not ASCII, and
+/// DEL, becomes `\uXXXX`, beyond U+FFFF a pair of them. Outside of strings JSON has no such characters.
+pub fn make_ascii(out: &mut Vec<u8>, start: usize) {
+    // Nearly all text is ASCII already, and these two look at many bytes at a time.
+    if out.get(start..).is_none_or(|text| text.is_ascii() && !text.contains(&0x7f)) {
+        return;
+    }
+    let tail = out.split_off(start);
+    for chunk in tail.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c < '\x7f' {
+                out.push(c as u8);
+            } else {
+                c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| escaped_unit_into(*unit, out));
+            }
+        }
+        if !chunk.invalid().is_empty() {
+            escaped_unit_into(0xfffd, out);
+        }
+    }
+}
+
+fn escaped_unit_into(unit: u16, out: &mut Vec<u8>) {
+    out.extend_from_slice(br"\u");
+    out.extend([12, 8, 4, 0].map(|shift| HEX[usize::from(unit >> shift & 15)]));
 }
 
 /// Position of the first byte that must be escaped.
@@ -124,11 +151,7 @@ fn double_into(double: f64, out: &mut Vec<u8>) {
     if double < 0.0 {
         out.push(b'-');
     }
-    // Rust's `e` form holds the shortest digits that read back, which is what ECMAScript asks for too.
-    let scientific = format!("{:e}", double.abs());
-    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let digits: Vec<u8> = mantissa.bytes().filter(u8::is_ascii_digit).collect();
-    let point = exponent.parse::<i32>().unwrap_or_default() + 1;
+    let (digits, point) = shortest_digits(double);
     let count = digits.len() as i32;
     let zeros = |out: &mut Vec<u8>, count: i32| out.extend(std::iter::repeat_n(b'0', count.max(0) as usize));
     if (1..=21).contains(&point) {
@@ -152,6 +175,52 @@ fn double_into(double: f64, out: &mut Vec<u8>) {
         }
         out.extend_from_slice(if point > 0 { b"e+" } else { b"e-" });
         out.extend_from_slice(itoa::Buffer::new().format((point - 1).unsigned_abs()).as_bytes());
+    }
+}
+
+/// The shortest digits that read back, and how many of them stand before the decimal point.
+fn shortest_digits(double: f64) -> (Vec<u8>, i32) {
+    // Rust's `e` form holds just these, as ECMAScript and Python ask for them too.
+    let scientific = format!("{:e}", double.abs());
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let digits = mantissa.bytes().filter(u8::is_ascii_digit).collect();
+    (digits, exponent.parse::<i32>().unwrap_or_default() + 1)
+}
+
+/// Appends a JSON number as Python writes it after reading it: whole numbers keep their digits, all others become
+/// doubles (`1.50` is `1.5`, `1e2` is `100.0`). What is beyond all doubles stays as it is.
+pub fn python_number_into(number: &str, out: &mut Vec<u8>) {
+    if !number.contains(['.', 'e', 'E']) {
+        return out.extend_from_slice(if number == "-0" { b"0" } else { number.as_bytes() });
+    }
+    let Some(double) = number.parse::<f64>().ok().filter(|double| double.is_finite()) else {
+        return out.extend_from_slice(number.as_bytes());
+    };
+    if double.is_sign_negative() {
+        out.push(b'-');
+    }
+    let (digits, point) = if double == 0.0 { (vec![b'0'], 1) } else { shortest_digits(double) };
+    let zeros = |out: &mut Vec<u8>, count: i32| out.extend(std::iter::repeat_n(b'0', count.max(0) as usize));
+    if (-3..=16).contains(&point) {
+        let (whole, fraction) = digits.split_at(point.clamp(0, digits.len() as i32) as usize);
+        out.extend_from_slice(if whole.is_empty() { b"0" } else { whole });
+        zeros(out, point - digits.len() as i32);
+        out.push(b'.');
+        zeros(out, -point);
+        out.extend_from_slice(if fraction.is_empty() { b"0" } else { fraction });
+    } else {
+        let (whole, fraction) = digits.split_at(1.min(digits.len()));
+        out.extend_from_slice(whole);
+        if !fraction.is_empty() {
+            out.push(b'.');
+            out.extend_from_slice(fraction);
+        }
+        let exponent = point - 1;
+        out.extend_from_slice(if exponent < 0 { b"e-" } else { b"e+" });
+        if exponent.abs() < 10 {
+            out.push(b'0');
+        }
+        out.extend_from_slice(itoa::Buffer::new().format(exponent.unsigned_abs()).as_bytes());
     }
 }
 
@@ -192,6 +261,53 @@ mod tests {
     }
 
     #[test]
+    fn numbers_print_as_python_does() {
+        // json.dumps(json.loads(text)) of CPython 3.11.
+        let cases = [
+            ("10.0", "10.0"),
+            ("-0.0", "-0.0"),
+            ("-0", "0"),
+            ("0e5", "0.0"),
+            ("1.50", "1.5"),
+            ("1e2", "100.0"),
+            ("1E15", "1000000000000000.0"),
+            ("1e16", "1e+16"),
+            ("123456789012345678.5", "1.2345678901234568e+17"),
+            ("0.0001", "0.0001"),
+            ("0.00001", "1e-05"),
+            ("-1.25e-9", "-1.25e-09"),
+            ("1e-100", "1e-100"),
+            ("0.1", "0.1"),
+            ("123.456", "123.456"),
+            ("9999999999999998.0", "9999999999999998.0"),
+            ("123456789012345678901234567890", "123456789012345678901234567890"),
+            ("1e999", "1e999"),
+            ("5e-324", "5e-324"),
+        ];
+        for (text, expected) in cases {
+            let mut out = Vec::new();
+            python_number_into(text, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn text_becomes_ascii_as_python_escapes_it() {
+        let cases = [
+            ("[\"a<>&/\\n\"]", "[\"a<>&/\\n\"]"),
+            ("\"b\u{fc}cher\"", r#""b\u00fccher""#),
+            ("\"\u{7f}\u{20ac}\u{1f600}x\"", r#""\u007f\u20ac\ud83d\ude00x""#),
+        ];
+        for (text, expected) in cases {
+            let mut out = "before \u{e9}".as_bytes().to_vec();
+            let start = out.len();
+            out.extend_from_slice(text.as_bytes());
+            make_ascii(&mut out, start);
+            assert_eq!(String::from_utf8(out).unwrap(), format!("before \u{e9}{expected}"));
+        }
+    }
+
+    #[test]
     fn keys_sort_by_utf16_units() {
         // U+1F600 is a surrogate pair beginning 0xd83d, so it precedes U+FB33, though its UTF-8 bytes follow.
         let mut out = Vec::new();
@@ -219,9 +335,20 @@ mod tests {
         fn doubles_read_back(bits in any::<u64>()) {
             let double = f64::from_bits(bits);
             prop_assume!(double.is_finite());
-            let mut out = Vec::new();
+            let (mut out, mut python) = (Vec::new(), Vec::new());
             double_into(double, &mut out);
+            python_number_into(&format!("{double:e}"), &mut python);
             prop_assert_eq!(String::from_utf8(out).unwrap().parse::<f64>().unwrap(), double);
+            prop_assert_eq!(String::from_utf8(python).unwrap().parse::<f64>().unwrap(), double);
+        }
+
+        #[test]
+        fn ascii_text_says_the_same(text in any::<String>()) {
+            let mut out = Vec::new();
+            string_into(&text, &mut out);
+            make_ascii(&mut out, 0);
+            prop_assert!(out.iter().all(|byte| (0x20..0x7f).contains(byte)));
+            prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
         }
     }
 }

@@ -47,6 +47,17 @@ impl Timestamp {
 
     /// Appends `2024-05-01T08:30:00.000000Z`: always 27 bytes. Instants outside the years 1–9999 are clamped.
     pub fn write_to(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.text());
+    }
+
+    /// Appends `2024-05-01T08:30:00.000Z`, as STIX 2.0 wants it: always 24 bytes, the fraction cut.
+    pub fn write_millis_to(self, out: &mut Vec<u8>) {
+        let [millis @ .., _, _, _, _] = self.text();
+        out.extend_from_slice(&millis);
+        out.push(b'Z');
+    }
+
+    fn text(self) -> [u8; 27] {
         let clamped = self.0.clamp(YEAR_ONE.0, YEAR_9999_END.0);
         let seconds = clamped.div_euclid(MICROS_PER_SECOND);
         let micros = clamped.rem_euclid(MICROS_PER_SECOND) as u32;
@@ -60,7 +71,12 @@ impl Timestamp {
         put_digits(&mut text[14..16], of_day / 60 % 60);
         put_digits(&mut text[17..19], of_day % 60);
         put_digits(&mut text[20..26], micros);
-        out.extend_from_slice(&text);
+        text
+    }
+
+    /// Start of the millisecond this instant lies in.
+    pub fn floor_milli(self) -> Self {
+        Timestamp(self.0.div_euclid(1_000) * 1_000)
     }
 
     /// Start of the second this instant lies in.
@@ -243,6 +259,10 @@ mod tests {
             proptest::prop_assert_eq!(Timestamp::parse(&at.to_string()), Ok(at));
             let by_chrono = DateTime::from_timestamp_micros(micros).map(|d| d.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string());
             proptest::prop_assert_eq!(by_chrono, Some(at.to_string()));
+            let mut millis = Vec::new();
+            at.write_millis_to(&mut millis);
+            let read = std::str::from_utf8(&millis).ok().and_then(|text| Timestamp::parse(text).ok());
+            proptest::prop_assert_eq!((millis.len(), read), (24, Some(at.floor_milli())));
         }
     }
 }

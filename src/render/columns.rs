@@ -12,13 +12,15 @@ use arrow::datatypes::{
 };
 
 use super::encoder::Shape;
-use super::{RenderError, RenderOptions};
-use crate::model::ids::Uuid16;
+use super::{Profile, RenderError, RenderOptions, StixVersion, extension};
+use crate::model::ids::{Uuid16, parse_uuid};
 use crate::model::kind::StixType;
 use crate::model::schema::{column as c, schema};
 use crate::model::time::Timestamp;
 
 type Names = &'static [&'static str];
+
+const INDICATOR_PREFIX: &str = "indicator--";
 
 const IDENTITY: Names = &[c::KIND, c::STIX_TYPE, c::ID];
 const DATES: Names = &[c::ADDED, c::CREATED, c::MODIFIED];
@@ -28,12 +30,13 @@ const MANIFEST: Names =
 /// The columns to read, in schema order, for rows whose `stix_type` is one of `types` (`None`: any), native objects
 /// among them. Where there are none, [`indicator_columns`] spares reading `document`, by far the widest.
 pub fn columns(options: &RenderOptions, types: Option<&[StixType]>) -> Vec<&'static str> {
-    named_by(shapes(options, types).chain([Shape::Native]))
+    named_by(shapes(options, types).chain([Shape::Native]), options)
 }
 
-/// The columns to read when every row is of kind `indicator`.
+/// The columns to read when every row is written from its columns: indicators, definitions, and relationships that are
+/// not native.
 pub fn indicator_columns(options: &RenderOptions, types: Option<&[StixType]>) -> Vec<&'static str> {
-    named_by(shapes(options, types))
+    named_by(shapes(options, types), options)
 }
 
 /// The columns to read for [`manifest`](super::manifest), [`versions`](super::versions) and [`Ids`](super::Ids).
@@ -42,69 +45,115 @@ pub fn manifest_columns() -> &'static [&'static str] {
 }
 
 fn shapes(options: &RenderOptions, types: Option<&[StixType]>) -> impl Iterator<Item = Shape> {
-    types.unwrap_or(StixType::ALL).iter().map(|&stix_type| Shape::of_indicator(stix_type, options))
+    types.unwrap_or(StixType::ALL).iter().map(|&stix_type| match stix_type {
+        StixType::Relationship => Shape::Edge,
+        StixType::ExtensionDefinition | StixType::MarkingDefinition => Shape::of_definition(stix_type, options),
+        _ => Shape::of_indicator(stix_type, options),
+    })
 }
 
-fn named_by(shapes: impl Iterator<Item = Shape>) -> Vec<&'static str> {
+fn named_by(shapes: impl Iterator<Item = Shape>, options: &RenderOptions) -> Vec<&'static str> {
     let mut names: Vec<&str> = IDENTITY.to_vec();
-    names.extend(shapes.flat_map(needs).flatten());
+    shapes.for_each(|shape| needs(shape, options, &mut |columns| names.extend(columns)));
     let schema = schema();
     names.sort_by_key(|name| schema.index_of(name).ok());
     names.dedup();
     names
 }
 
-/// What a row of that shape is made of. Empty shapes need nothing, so they cost nothing to skip.
-fn needs(shape: Shape) -> [Names; 2] {
+/// Tells what a row of that shape is made of. Skipped shapes need nothing, so they cost nothing.
+fn needs(shape: Shape, options: &RenderOptions, add: &mut dyn FnMut(&[&'static str])) {
+    let is_xsoar = options.profile == Profile::Xsoar;
+    let is_21 = options.version == StixVersion::V21;
+    let from_indicator =
+        matches!(shape, Shape::Sco(_) | Shape::Observed(_) | Shape::Indicator(_) | Shape::Sdo(_));
+    if from_indicator {
+        add(&[c::VALUE]);
+        add(if is_xsoar { &[c::STIX_ID] } else { &[c::TLP] });
+        if let Some(extensions) = &options.extensions {
+            extension::columns(&extensions.fields).for_each(|column| add(&[column]));
+        }
+    }
     match shape {
-        Shape::Skip => [&[], &[]],
-        Shape::Native => [&[c::DOCUMENT], &[]],
-        Shape::Sco(stix_type) => [
-            &[c::VALUE],
-            match stix_type {
-                StixType::File => &[c::MD5, c::SHA1, c::SHA256, c::SHA512, c::SSDEEP],
-                StixType::WindowsRegistryKey => &[c::REGISTRY_VALUES],
-                StixType::UserAccount => &[c::ACCOUNT_TYPE, c::USER_ID],
-                StixType::AutonomousSystem => &[c::AS_NAME],
-                StixType::X509Certificate => &[c::SUBJECT, c::ISSUER, c::VALIDITY_NOT_BEFORE, c::VALIDITY_NOT_AFTER],
+        Shape::Skip => {}
+        Shape::Native => add(&[c::SPEC_VERSION, c::DOCUMENT]),
+        Shape::Sco(stix_type) => {
+            if is_xsoar {
+                add(DATES);
+            }
+            add(own_properties(stix_type, !is_xsoar));
+        }
+        Shape::Observed(stix_type) => {
+            add(DATES);
+            add(&[c::FIRST_SEEN, c::LAST_SEEN, c::TAGS, c::REVOKED]);
+            add(own_properties(stix_type, true));
+        }
+        Shape::Indicator(_) => {
+            add(DATES);
+            add(&[c::INDICATOR_ID, c::SCORE, c::EXPIRATION, c::TAGS, c::DESCRIPTION]);
+            if !is_xsoar {
+                add(&[c::REVOKED, c::KILL_CHAIN_PHASES]);
+                add(if is_21 { &[c::CONFIDENCE] } else { &[] });
+            }
+        }
+        Shape::Sdo(stix_type) => {
+            add(DATES);
+            add(&[c::DESCRIPTION]);
+            if is_xsoar {
+                add(match stix_type {
+                    StixType::Malware if is_21 => &[c::TAGS, c::IS_FAMILY],
+                    StixType::Report if is_21 => {
+                        &[c::TAGS, c::PUBLISHED, c::OBJECT_REFS, c::OBJECT_REF_INDICATORS]
+                    }
+                    StixType::Report => &[c::TAGS, c::OBJECT_REFS, c::OBJECT_REF_INDICATORS],
+                    StixType::Malware | StixType::ThreatActor | StixType::Tool => &[c::TAGS],
+                    StixType::Identity if !is_21 => &[c::IDENTITY_CLASS],
+                    _ => &[],
+                });
+                return;
+            }
+            add(&[c::TAGS, c::REVOKED]);
+            add(if is_21 { &[c::CONFIDENCE] } else { &[] });
+            add(match stix_type {
+                StixType::AttackPattern => &[c::KILL_CHAIN_PHASES, c::MITRE_ID],
+                StixType::Malware if is_21 => &[c::KILL_CHAIN_PHASES, c::IS_FAMILY],
+                StixType::Infrastructure | StixType::Malware | StixType::Tool => &[c::KILL_CHAIN_PHASES],
+                StixType::Report => &[c::PUBLISHED, c::OBJECT_REFS, c::OBJECT_REF_INDICATORS],
+                StixType::Identity => &[c::IDENTITY_CLASS],
                 _ => &[],
-            },
-        ],
-        Shape::Indicator(_) => [
-            DATES,
-            &[
-                c::INDICATOR_ID,
-                c::VALUE,
-                c::SCORE,
-                c::EXPIRATION,
-                c::TAGS,
-                c::CONFIDENCE,
+            });
+        }
+        Shape::Edge => {
+            add(DATES);
+            add(&[
+                c::SPEC_VERSION,
                 c::DESCRIPTION,
-                c::REVOKED,
-                c::KILL_CHAIN_PHASES,
-            ],
-        ],
-        Shape::Sdo(stix_type) => [
-            DATES,
-            match stix_type {
-                StixType::AttackPattern => {
-                    &[c::VALUE, c::TAGS, c::CONFIDENCE, c::DESCRIPTION, c::REVOKED, c::KILL_CHAIN_PHASES, c::MITRE_ID]
-                }
-                StixType::Infrastructure | StixType::Tool => {
-                    &[c::VALUE, c::TAGS, c::CONFIDENCE, c::DESCRIPTION, c::REVOKED, c::KILL_CHAIN_PHASES]
-                }
-                StixType::Malware => {
-                    &[c::VALUE, c::TAGS, c::CONFIDENCE, c::DESCRIPTION, c::REVOKED, c::KILL_CHAIN_PHASES, c::IS_FAMILY]
-                }
-                StixType::Report => {
-                    &[c::VALUE, c::TAGS, c::CONFIDENCE, c::DESCRIPTION, c::REVOKED, c::PUBLISHED, c::OBJECT_REFS]
-                }
-                StixType::Identity => {
-                    &[c::VALUE, c::TAGS, c::CONFIDENCE, c::DESCRIPTION, c::REVOKED, c::IDENTITY_CLASS]
-                }
-                _ => &[c::VALUE, c::TAGS, c::CONFIDENCE, c::DESCRIPTION, c::REVOKED],
-            },
-        ],
+                c::SOURCE_REF,
+                c::TARGET_REF,
+                c::SOURCE_INDICATOR_ID,
+                c::TARGET_INDICATOR_ID,
+                c::RELATIONSHIP_TYPE,
+            ]);
+            add(if is_xsoar { &[] } else { &[c::REVOKED] });
+        }
+        Shape::Definition(StixType::MarkingDefinition) => {}
+        Shape::Definition(_) => {
+            add(DATES);
+            add(&[c::TYPE, c::VALUE]);
+        }
+    }
+}
+
+/// What observables of that type show besides their value.
+fn own_properties(stix_type: StixType, with_ssdeep: bool) -> Names {
+    match stix_type {
+        StixType::File if with_ssdeep => &[c::MD5, c::SHA1, c::SHA256, c::SHA512, c::SSDEEP],
+        StixType::File => &[c::MD5, c::SHA1, c::SHA256, c::SHA512],
+        StixType::WindowsRegistryKey => &[c::REGISTRY_VALUES],
+        StixType::UserAccount => &[c::ACCOUNT_TYPE, c::USER_ID],
+        StixType::AutonomousSystem => &[c::AS_NAME],
+        StixType::X509Certificate => &[c::SUBJECT, c::ISSUER, c::VALIDITY_NOT_BEFORE, c::VALIDITY_NOT_AFTER],
+        _ => &[],
     }
 }
 
@@ -117,15 +166,27 @@ pub(super) struct Bound<'a> {
     pub(super) indicator_id: Uuids<'a>,
     pub(super) stix_id: Text<'a>,
     pub(super) spec_version: Text<'a>,
+    pub(super) xsoar_type: Text<'a>,
     pub(super) value: Text<'a>,
     pub(super) score: Integers<'a, Int8Type>,
     pub(super) created: Times<'a>,
     pub(super) modified: Times<'a>,
+    pub(super) first_seen: Times<'a>,
+    pub(super) last_seen: Times<'a>,
     pub(super) expiration: Times<'a>,
     pub(super) tags: Texts<'a>,
+    pub(super) source_brands: Texts<'a>,
+    pub(super) source_instances: Texts<'a>,
+    pub(super) reliability: Text<'a>,
     pub(super) confidence: Integers<'a, Int16Type>,
+    pub(super) tlp: Text<'a>,
     pub(super) description: Text<'a>,
     pub(super) revoked: Booleans<'a>,
+    pub(super) source_ref: Text<'a>,
+    pub(super) target_ref: Text<'a>,
+    pub(super) source_indicator_id: Uuids<'a>,
+    pub(super) target_indicator_id: Uuids<'a>,
+    pub(super) relationship_type: Text<'a>,
     pub(super) mitre_id: Text<'a>,
     pub(super) account_type: Text<'a>,
     pub(super) user_id: Text<'a>,
@@ -144,7 +205,9 @@ pub(super) struct Bound<'a> {
     pub(super) validity_not_before: Text<'a>,
     pub(super) validity_not_after: Text<'a>,
     pub(super) object_refs: Texts<'a>,
+    pub(super) object_ref_indicators: Texts<'a>,
     pub(super) kill_chain_phases: Texts<'a>,
+    pub(super) custom: Text<'a>,
     pub(super) document: Text<'a>,
 }
 
@@ -158,15 +221,27 @@ impl<'a> Bound<'a> {
             indicator_id: uuids(batch, c::INDICATOR_ID)?,
             stix_id: text(batch, c::STIX_ID)?,
             spec_version: text(batch, c::SPEC_VERSION)?,
+            xsoar_type: text(batch, c::TYPE)?,
             value: text(batch, c::VALUE)?,
             score: integers(batch, c::SCORE)?,
             created: times(batch, c::CREATED)?,
             modified: times(batch, c::MODIFIED)?,
+            first_seen: times(batch, c::FIRST_SEEN)?,
+            last_seen: times(batch, c::LAST_SEEN)?,
             expiration: times(batch, c::EXPIRATION)?,
             tags: texts(batch, c::TAGS)?,
+            source_brands: texts(batch, c::SOURCE_BRANDS)?,
+            source_instances: texts(batch, c::SOURCE_INSTANCES)?,
+            reliability: text(batch, c::RELIABILITY)?,
             confidence: integers(batch, c::CONFIDENCE)?,
+            tlp: text(batch, c::TLP)?,
             description: text(batch, c::DESCRIPTION)?,
             revoked: booleans(batch, c::REVOKED)?,
+            source_ref: text(batch, c::SOURCE_REF)?,
+            target_ref: text(batch, c::TARGET_REF)?,
+            source_indicator_id: uuids(batch, c::SOURCE_INDICATOR_ID)?,
+            target_indicator_id: uuids(batch, c::TARGET_INDICATOR_ID)?,
+            relationship_type: text(batch, c::RELATIONSHIP_TYPE)?,
             mitre_id: text(batch, c::MITRE_ID)?,
             account_type: text(batch, c::ACCOUNT_TYPE)?,
             user_id: text(batch, c::USER_ID)?,
@@ -185,7 +260,9 @@ impl<'a> Bound<'a> {
             validity_not_before: text(batch, c::VALIDITY_NOT_BEFORE)?,
             validity_not_after: text(batch, c::VALIDITY_NOT_AFTER)?,
             object_refs: texts(batch, c::OBJECT_REFS)?,
+            object_ref_indicators: texts(batch, c::OBJECT_REF_INDICATORS)?,
             kill_chain_phases: texts(batch, c::KILL_CHAIN_PHASES)?,
+            custom: text(batch, c::CUSTOM)?,
             document: text(batch, c::DOCUMENT)?,
         })
     }
@@ -199,15 +276,32 @@ impl<'a> Bound<'a> {
     pub(super) fn version(&self, row: usize) -> Option<Timestamp> {
         self.modified.get(row).max(self.created(row))
     }
+
+    /// What a report refers to, each with the UUID of the `indicator` that it may be served as.
+    pub(super) fn references(&self, row: usize) -> impl Iterator<Item = (&'a str, Option<Uuid16>)> + use<'a> {
+        let (references, indicators) = (self.object_refs, self.object_ref_indicators);
+        (0..references.len(row)).filter_map(move |at| {
+            let uuid = |text: &str| parse_uuid(text.strip_prefix(INDICATOR_PREFIX).unwrap_or(text).as_bytes());
+            let reference = references.at(row, at).map(str::trim).filter(|text| !text.is_empty())?;
+            Some((reference, indicators.at(row, at).and_then(|text| uuid(text.trim()))))
+        })
+    }
 }
 
 /// Checks that a batch holding rows of these shapes, and the named columns, was read whole.
-pub(super) fn require(batch: &RecordBatch, shapes: &[Shape]) -> Result<(), RenderError> {
-    require_named(batch, IDENTITY)?;
-    shapes.iter().flat_map(|&shape| needs(shape)).try_for_each(|names| require_named(batch, names))
+pub(super) fn require(batch: &RecordBatch, shapes: &[Shape], options: &RenderOptions) -> Result<(), RenderError> {
+    let mut found = require_named(batch, IDENTITY);
+    for &shape in shapes {
+        needs(shape, options, &mut |names| {
+            if found.is_ok() {
+                found = require_named(batch, names);
+            }
+        });
+    }
+    found
 }
 
-pub(super) fn require_named(batch: &RecordBatch, names: Names) -> Result<(), RenderError> {
+pub(super) fn require_named(batch: &RecordBatch, names: &[&'static str]) -> Result<(), RenderError> {
     match names.iter().find(|name| batch.column_by_name(name).is_none()) {
         Some(&column) => Err(RenderError::MissingColumn { column }),
         None => Ok(()),
@@ -283,6 +377,17 @@ impl<'a> Texts<'a> {
             let range = offsets[row] as usize..offsets[row + 1] as usize;
             range.filter_map(move |at| values.get(at)).map(str::trim).filter(|text| !text.is_empty())
         })
+    }
+
+    /// The number of entries in the row's list, whatever they are.
+    fn len(&self, row: usize) -> usize {
+        self.0.filter(|(lists, _)| lists.is_valid(row)).map_or(0, |(lists, _)| lists.value_length(row) as usize)
+    }
+
+    /// One entry of it, as it is.
+    fn at(&self, row: usize, at: usize) -> Option<&'a str> {
+        let (lists, values) = self.0.filter(|_| at < self.len(row))?;
+        values.get(*lists.value_offsets().get(row)? as usize + at)
     }
 }
 

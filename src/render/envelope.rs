@@ -99,7 +99,7 @@ impl Frame {
                     out.extend_from_slice(br#""more":false"#);
                 }
                 if let Some(next) = head.next {
-                    out.extend_from_slice(br#","next":"#);
+                    out.extend_from_slice(if out.last() == Some(&b'{') { br#""next":"# } else { br#","next":"# });
                     string_into(next, out);
                 }
             }
@@ -144,6 +144,7 @@ mod tests {
             ),
             (V21, Standard, Versions, last, r#"{"more":false,"versions":[]}"#.to_owned(), None),
             (V21, Xsoar, Objects, middle, "{\"more\":true,\"next\":\"a\\\"b\",\"objects\":[]}\n".to_owned(), None),
+            (V21, Xsoar, Manifest, Head { next: Some("7"), ..last }, "{\"next\":\"7\",\"objects\":[]}\n".to_owned(), None),
             (V21, Xsoar, Manifest, last, "{\"objects\":[]}\n".to_owned(), Some("{\"objects\":[]}\n".to_owned())),
             (
                 V20,

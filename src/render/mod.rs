@@ -10,19 +10,26 @@
 pub mod envelope;
 
 mod columns;
+mod definition;
+mod edge;
 mod encoder;
+mod extension;
 mod indicator;
+mod labels;
 mod manifest;
+mod observed;
+mod rewrite;
 mod sco;
 mod sdo;
 mod text;
+mod xsoar;
 
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
 
-use crate::model::ids::{IdSpace, Uuid16};
+use crate::model::ids::{IdSpace, TlpMarking, Uuid16, from_v4, split_stix_id, write_uuid};
 use crate::model::kind::StixType;
 
 pub use columns::{columns, indicator_columns, manifest_columns};
@@ -97,20 +104,44 @@ pub struct RenderOptions {
     pub extensions: Option<Arc<Extensions>>,
 }
 
-/// Indicators of these types have no form in that version and profile.
-pub fn left_out(options: &RenderOptions) -> &'static [StixType] {
-    match (options.version, options.profile) {
-        (StixVersion::V20, Profile::Standard) => &[StixType::Infrastructure, StixType::Location],
-        _ => &[],
-    }
+/// Types of ours that came with STIX 2.1.
+const LEFT_OUT_OF_20: &[StixType] = &[StixType::Infrastructure, StixType::Location];
+
+fn is_strict_20(options: &RenderOptions) -> bool {
+    (options.version, options.profile) == (StixVersion::V20, Profile::Standard)
 }
 
-/// The kinds of definitions that objects are served with.
+/// Indicators of these types have no form in that version and profile, nor have relationships with them.
+pub fn left_out(options: &RenderOptions) -> &'static [StixType] {
+    if is_strict_20(options) { LEFT_OUT_OF_20 } else { &[] }
+}
+
+/// The kinds of definitions that objects are served with. Of marking definitions see [`marking_colours`].
 pub fn definitions(options: &RenderOptions) -> Vec<StixType> {
-    let standard = options.profile == Profile::Standard;
-    let extensions = options.extensions.is_some() && !(standard && options.version == StixVersion::V20);
+    let extensions = options.extensions.is_some() && !is_strict_20(options);
     let extension = extensions.then_some(StixType::ExtensionDefinition);
-    extension.into_iter().chain(standard.then_some(StixType::MarkingDefinition)).collect()
+    extension.into_iter().chain((options.profile == Profile::Standard).then_some(StixType::MarkingDefinition)).collect()
+}
+
+/// The colours (column `value`) whose marking definitions are served. STIX 2.0 does not know those of TLP 2.0; objects of
+/// such a colour refer to that of [`TlpMarking::in_stix_20`] there, so whoever writes the row of a colour's definition
+/// writes that one's too.
+pub fn marking_colours(options: &RenderOptions) -> Vec<&'static str> {
+    let is_served = |marking: &&TlpMarking| {
+        options.profile == Profile::Standard && (marking.is_tlp_1 || options.version == StixVersion::V21)
+    };
+    TlpMarking::ALL.iter().filter(is_served).map(|marking| marking.colour).collect()
+}
+
+/// The other id that the store may know an object by which is served under this one: STIX 2.0 has no ids but of version
+/// 4, so name-based ones are served under their version 4 twins there. Whether a row is served under an id is for
+/// [`Ids`] to say.
+pub fn stored_id(options: &RenderOptions, id: &str) -> Option<String> {
+    let (stix_type, uuid) = split_stix_id(id).filter(|_| is_strict_20(options))?;
+    let stored = from_v4(&uuid);
+    let mut text = format!("{stix_type}--").into_bytes();
+    write_uuid(&stored, &mut text);
+    (stored != uuid).then(|| String::from_utf8(text).ok())?
 }
 
 /// A set of observable types.

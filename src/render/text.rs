@@ -1,24 +1,44 @@
-//! The spellings inside JSON strings: escapes, labels, pattern constants; and the dates between quotes.
+//! The spellings inside JSON strings: escapes, labels, pattern constants; dates between quotes; and members, each with
+//! the comma after it, so that an object is written without looking back ([`close`]).
 
+use super::encoder::Manner;
 use crate::model::json::escape_byte_into;
 use crate::model::time::Timestamp;
 
 pub(super) use crate::model::json::{escape_into, string_into};
 
-/// Appends `,"key":"text"`, or nothing when there is no text. `key` is `,"key":"` with everything before the text.
-pub(super) fn member_into(key: &[u8], text: Option<&str>, out: &mut Vec<u8>) {
+/// Appends a member: `key` is `"key":"`, with everything before the text.
+pub(super) fn text_into(key: &[u8], text: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(key);
+    escape_into(text, out);
+    out.extend_from_slice(b"\",");
+}
+
+/// Appends a member, or nothing when there is no text.
+pub(super) fn filled_into(key: &[u8], text: Option<&str>, out: &mut Vec<u8>) {
     if let Some(text) = text {
-        out.extend_from_slice(key);
-        escape_into(text, out);
-        out.push(b'"');
+        text_into(key, text, out);
     }
 }
 
-/// Appends `key`, the instant and the closing quote.
-pub(super) fn time_into(key: &[u8], at: Timestamp, out: &mut Vec<u8>) {
+/// Appends a member that is an instant.
+pub(super) fn time_into<M: Manner>(key: &[u8], at: Timestamp, out: &mut Vec<u8>) {
     out.extend_from_slice(key);
-    at.write_to(out);
-    out.push(b'"');
+    instant_into::<M>(at, out);
+    out.extend_from_slice(b"\",");
+}
+
+/// Appends an instant with as many digits as the version wants.
+pub(super) fn instant_into<M: Manner>(at: Timestamp, out: &mut Vec<u8>) {
+    if M::STRICT_20 { at.write_millis_to(out) } else { at.write_to(out) }
+}
+
+/// Ends an object or a list: puts `with` in the place of the comma after its last member, if it has one.
+pub(super) fn close(with: u8, out: &mut Vec<u8>) {
+    match out.last_mut() {
+        Some(last) if *last == b',' => *last = with,
+        _ => out.push(with),
+    }
 }
 
 /// Appends `text` in lower case with `-` for blanks, as labels and phase names are spelt, escaped for JSON.
