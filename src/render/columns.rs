@@ -65,8 +65,7 @@ fn named_by(shapes: impl Iterator<Item = Shape>, options: &RenderOptions) -> Vec
 fn needs(shape: Shape, options: &RenderOptions, add: &mut dyn FnMut(&[&'static str])) {
     let is_xsoar = options.profile == Profile::Xsoar;
     let is_21 = options.version == StixVersion::V21;
-    let from_indicator =
-        matches!(shape, Shape::Sco(_) | Shape::Observed(_) | Shape::Indicator(_) | Shape::Sdo(_));
+    let from_indicator = matches!(shape, Shape::Sco(_) | Shape::Observed(_) | Shape::Indicator(_) | Shape::Sdo(_));
     if from_indicator {
         add(&[c::VALUE]);
         add(if is_xsoar { &[c::STIX_ID] } else { &[c::TLP] });
@@ -102,9 +101,7 @@ fn needs(shape: Shape, options: &RenderOptions, add: &mut dyn FnMut(&[&'static s
             if is_xsoar {
                 add(match stix_type {
                     StixType::Malware if is_21 => &[c::TAGS, c::IS_FAMILY],
-                    StixType::Report if is_21 => {
-                        &[c::TAGS, c::PUBLISHED, c::OBJECT_REFS, c::OBJECT_REF_INDICATORS]
-                    }
+                    StixType::Report if is_21 => &[c::TAGS, c::PUBLISHED, c::OBJECT_REFS, c::OBJECT_REF_INDICATORS],
                     StixType::Report => &[c::TAGS, c::OBJECT_REFS, c::OBJECT_REF_INDICATORS],
                     StixType::Malware | StixType::ThreatActor | StixType::Tool => &[c::TAGS],
                     StixType::Identity if !is_21 => &[c::IDENTITY_CLASS],

@@ -127,8 +127,18 @@ mod tests {
         let other = "66666666-6666-6666-6666-666666666666";
         // The end, whether it has an indicator; in 2.1, in strict 2.0.
         let cases = [
-            (format!("ipv4-addr--{uuid}"), true, Some(format!("indicator--{other}")), Some(format!("indicator--{other}"))),
-            (format!("ipv4-addr--{uuid}"), false, Some(format!("ipv4-addr--{uuid}")), Some(format!("observed-data--{twin}"))),
+            (
+                format!("ipv4-addr--{uuid}"),
+                true,
+                Some(format!("indicator--{other}")),
+                Some(format!("indicator--{other}")),
+            ),
+            (
+                format!("ipv4-addr--{uuid}"),
+                false,
+                Some(format!("ipv4-addr--{uuid}")),
+                Some(format!("observed-data--{twin}")),
+            ),
             (format!("url--{uuid}"), true, Some(format!("url--{uuid}")), Some(format!("observed-data--{twin}"))),
             (format!("malware--{uuid}"), true, Some(format!("malware--{uuid}")), Some(format!("malware--{twin}"))),
             (format!("location--{uuid}"), false, Some(format!("location--{uuid}")), None),

@@ -144,7 +144,14 @@ mod tests {
             ),
             (V21, Standard, Versions, last, r#"{"more":false,"versions":[]}"#.to_owned(), None),
             (V21, Xsoar, Objects, middle, "{\"more\":true,\"next\":\"a\\\"b\",\"objects\":[]}\n".to_owned(), None),
-            (V21, Xsoar, Manifest, Head { next: Some("7"), ..last }, "{\"next\":\"7\",\"objects\":[]}\n".to_owned(), None),
+            (
+                V21,
+                Xsoar,
+                Manifest,
+                Head { next: Some("7"), ..last },
+                "{\"next\":\"7\",\"objects\":[]}\n".to_owned(),
+                None,
+            ),
             (V21, Xsoar, Manifest, last, "{\"objects\":[]}\n".to_owned(), Some("{\"objects\":[]}\n".to_owned())),
             (
                 V20,

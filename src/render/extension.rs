@@ -272,11 +272,6 @@ impl<'a> Extender<'a> {
         row: usize,
         changes: Changes,
     ) {
-        let list = if is_custom { &self.custom } else { &self.first };
-        let said = find(list, &self.written, name).filter(|said| says_something(text(&self.written, said)));
-        if said.is_some() && whose == Whose::Document {
-            return;
-        }
         let start = self.written.len();
         let out = &mut self.written;
         let is_written = match told {
@@ -296,11 +291,15 @@ impl<'a> Extender<'a> {
             Told::Confidence => bound.confidence.get(row).map(|confidence| number_into(confidence.into(), out)),
             Told::IsFamily => bound.is_family.get(row).then(|| out.extend_from_slice(b"true")),
         };
-        let is_new = is_written.is_some()
-            && match &said {
+        let list = if is_custom { &self.custom } else { &self.first };
+        let is_new = is_written.is_some() && {
+            let told_text = text(&self.written, &(start..self.written.len()));
+            let said = find(list, &self.written, name).map(|said| text(&self.written, &said));
+            match said.filter(|said| says_something(said)) {
                 None => true,
-                Some(said) => !agree(name, told, text(&self.written, said), text(&self.written, &(start..self.written.len()))),
-            };
+                Some(said) => whose == Whose::Column && !agree(name, told, said, told_text),
+            }
+        };
         if !is_new {
             return self.written.truncate(start);
         }
@@ -433,12 +432,7 @@ impl<'a> Extender<'a> {
 }
 
 /// Appends `"extensions":{…},` to an object made from an indicator; nothing where none are asked for.
-pub(super) fn extensions_into<M: Manner>(
-    source: &mut Source<'_>,
-    stix_type: StixType,
-    row: usize,
-    out: &mut Vec<u8>,
-) {
+pub(super) fn extensions_into<M: Manner>(source: &mut Source<'_>, stix_type: StixType, row: usize, out: &mut Vec<u8>) {
     let Some(extender) = source.extender.as_deref_mut() else { return };
     let Some(definition) = extender.extensions.definitions.get(stix_type as usize) else { return };
     extender.gather(&source.bound, row, if M::XSOAR { Changes::Pythonic } else { Changes::Pruned });
@@ -575,8 +569,59 @@ fn members_into(list: &mut Vec<Entry>, written: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, RecordBatch, StringArray};
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::super::encoder::{Standard21, Xsoar21};
+    use super::super::rewrite::tests::any_json;
     use super::*;
     use crate::model::ids::{IdScheme, IdSpace};
+
+    /// What is sent of a document when the columns say nothing.
+    fn sent<M: Manner>(document: &str, changes: Changes) -> Value {
+        let extensions = Extensions::new(ExtensionFields::All, &IdSpace::new("test", IdScheme::Stix));
+        let mut extender = Extender::new(&extensions);
+        let column: ArrayRef = Arc::new(StringArray::from(vec![document]));
+        let batch = RecordBatch::try_from_iter([(c::DOCUMENT, column)]).unwrap();
+        let bound = Bound::bind(&batch).unwrap();
+        let mut out = vec![b'{'];
+        extender.gather(&bound, 0, changes);
+        extender.choose::<M>(&bound, 0);
+        extender.sent_into(&mut out);
+        close(b'}', &mut out);
+        serde_json::from_slice(&out).unwrap()
+    }
+
+    fn says_all(value: &Value) -> bool {
+        match value {
+            Value::Null => false,
+            Value::Array(items) => !items.is_empty() && items.iter().all(says_all),
+            Value::Object(members) => !members.is_empty() && members.values().all(says_all),
+            _ => true,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_document_is_sent_whole(
+            members in prop::collection::vec(("[a-zA-Z\"\\\\\u{e9}]{0,4}|CustomFields", any_json()), 0..6),
+            custom in prop::collection::vec(("[a-z]{0,4}", any_json()), 0..6),
+        ) {
+            let mut document: serde_json::Map<String, Value> = members.into_iter().collect();
+            document.insert("CustomFields".into(), Value::Object(custom.into_iter().collect()));
+            let document = Value::Object(document);
+            prop_assert_eq!(&sent::<Xsoar21>(&document.to_string(), Changes::Pythonic), &document);
+            let Value::Object(flat) = sent::<Standard21>(&document.to_string(), Changes::Pruned) else { panic!() };
+            for (name, value) in flat {
+                let is_right = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+                prop_assert!(name.len() >= 3 && name.chars().all(is_right) && !name.starts_with('_'), "{}", name);
+                prop_assert!(says_all(&value), "{}", value);
+            }
+        }
+    }
 
     #[test]
     fn names_become_names_of_properties() {

@@ -2,6 +2,8 @@
 
 use super::text::slug_into;
 
+const OPEN: &[u8] = br#""labels":["#;
+
 /// Writes lists of labels. Kept between rows for its memory.
 #[derive(Debug, Default)]
 pub(super) struct Labels {
@@ -21,19 +23,15 @@ impl Labels {
         out: &mut Vec<u8>,
     ) {
         self.spans.clear();
-        let before = out.len();
-        out.extend_from_slice(br#""labels":["#);
         verdict.into_iter().chain(tags).for_each(|label| self.add(label, out));
         if self.spans.is_empty()
             && let Some(label) = otherwise
         {
             self.add(label, out);
         }
-        if self.spans.is_empty() {
-            return out.truncate(before);
+        if !self.spans.is_empty() {
+            out.extend_from_slice(b"],");
         }
-        out.pop();
-        out.extend_from_slice(b"],");
     }
 
     /// The same, sorted.
@@ -55,26 +53,25 @@ impl Labels {
         }
         self.spans.sort_unstable_by(|a, b| label(*a).cmp(label(*b)));
         out.truncate(before);
-        out.extend_from_slice(br#""labels":["#);
-        for span in &self.spans {
+        for (at, span) in self.spans.iter().enumerate() {
+            out.extend_from_slice(if at == 0 { OPEN } else { b"," });
             out.extend_from_slice(label(*span));
-            out.push(b',');
         }
-        out.pop();
         out.extend_from_slice(b"],");
     }
 
     fn add(&mut self, label: &str, out: &mut Vec<u8>) {
+        let before = out.len();
+        out.extend_from_slice(if self.spans.is_empty() { OPEN } else { b"," });
         let start = out.len();
         out.push(b'"');
         slug_into(label, out);
         out.push(b'"');
         let added = out.get(start..);
         if self.spans.iter().any(|&(from, to)| out.get(from..to) == added) {
-            return out.truncate(start);
+            return out.truncate(before);
         }
         self.spans.push((start, out.len()));
-        out.push(b',');
     }
 }
 
@@ -87,7 +84,13 @@ mod tests {
         let cases: [(Option<&str>, &[&str], Option<&str>, &str, &str); 5] = [
             (None, &[], None, "", ""),
             (None, &[], Some("unknown"), r#""labels":["unknown"],"#, r#""labels":["unknown"],"#),
-            (Some("benign"), &["B C", "b c", "a\"", "Benign"], Some("x"), r#""labels":["benign","b-c","a\""],"#, r#""labels":["a\"","b-c","benign"],"#),
+            (
+                Some("benign"),
+                &["B C", "b c", "a\"", "Benign"],
+                Some("x"),
+                r#""labels":["benign","b-c","a\""],"#,
+                r#""labels":["a\"","b-c","benign"],"#,
+            ),
             (None, &["b", "a", "c"], None, r#""labels":["b","a","c"],"#, r#""labels":["a","b","c"],"#),
             (Some("x"), &[], None, r#""labels":["x"],"#, r#""labels":["x"],"#),
         ];

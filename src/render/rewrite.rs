@@ -363,7 +363,7 @@ impl<'a> Reader<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
 
@@ -384,9 +384,15 @@ mod tests {
         let cases = [
             (r#" { "b" : 1 , "a" : [ 1 , 2.50 , -0 ] } "#, Some(r#"{"a":[1,2.50,-0],"b":1}"#)),
             (r#"{"a":1,"B":2,"a":{"z":null,"y":[]}}"#, Some(r#"{"B":2,"a":{"y":[],"z":null}}"#)),
-            (r##"{"\u0061b":1,"aa":2,"\"":3,"\n":4,"!":5,"#":6}"##, Some(r##"{"\n":4,"!":5,"\"":3,"#":6,"aa":2,"ab":1}"##)),
+            (
+                r##"{"\u0061b":1,"aa":2,"\"":3,"\n":4,"!":5,"#":6}"##,
+                Some(r##"{"\n":4,"!":5,"\"":3,"#":6,"aa":2,"ab":1}"##),
+            ),
             (r#""\/\u00e9\ud83d\ude00\u007f\u001F\b""#, Some("\"/\u{e9}\u{1f600}\u{7f}\\u001f\\b\"")),
-            (r#"["\ud83d","\ud83dx","\ude00\ud83d","\ud83d\n"]"#, Some("[\"\u{fffd}\",\"\u{fffd}x\",\"\u{fffd}\u{fffd}\",\"\u{fffd}\\n\"]")),
+            (
+                r#"["\ud83d","\ud83dx","\ude00\ud83d","\ud83d\n"]"#,
+                Some("[\"\u{fffd}\",\"\u{fffd}x\",\"\u{fffd}\u{fffd}\",\"\u{fffd}\\n\"]"),
+            ),
             ("{}", Some("{}")),
             ("[ ]", Some("[]")),
             ("true", Some("true")),
@@ -418,7 +424,10 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(rewritten(text, Changes::Pruned).as_deref(), Some(expected), "{text}");
         }
-        assert_eq!(rewritten(r#"{"b":1.50,"a":[1e2,null]}"#, Changes::Pythonic).unwrap(), r#"{"a":[100.0,null],"b":1.5}"#);
+        assert_eq!(
+            rewritten(r#"{"b":1.50,"a":[1e2,null]}"#, Changes::Pythonic).unwrap(),
+            r#"{"a":[100.0,null],"b":1.5}"#
+        );
     }
 
     #[test]
@@ -434,7 +443,7 @@ mod tests {
         }
     }
 
-    fn any_json() -> impl Strategy<Value = Value> {
+    pub(in crate::render) fn any_json() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),

@@ -95,12 +95,7 @@ pub(super) fn write<M: Manner>(
 }
 
 /// Appends what sorts between `account_…` and `hashes`.
-fn before_id<M: Manner>(
-    source: &mut Source<'_>,
-    stix_type: StixType,
-    row: usize,
-    out: &mut Vec<u8>,
-) -> Option<()> {
+fn before_id<M: Manner>(source: &mut Source<'_>, stix_type: StixType, row: usize, out: &mut Vec<u8>) -> Option<()> {
     if M::XSOAR {
         time_into::<M>(br#""created":""#, source.bound.created(row)?, out);
     }

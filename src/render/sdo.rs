@@ -10,6 +10,8 @@
 //! - 2.0 wants labels on malware, reports, threat actors and tools: a report without tags is a `threat-report`, the
 //!   others are `unknown`, since every word of their vocabularies would claim more than is known.
 
+use std::collections::HashSet;
+
 use super::StixVersion;
 use super::columns::Bound;
 use super::definition::marking_refs_into;
@@ -134,26 +136,24 @@ pub(super) fn confidence_into(bound: &Bound<'_>, row: usize, out: &mut Vec<u8>) 
 
 /// Appends the kill-chain phases, each given as `chain/phase` or `phase`.
 pub(super) fn kill_chain_phases_into(bound: &Bound<'_>, row: usize, out: &mut Vec<u8>) {
-    let before = out.len();
-    out.extend_from_slice(br#""kill_chain_phases":["#);
-    let first = out.len();
+    let mut is_first = true;
     for entry in bound.kill_chain_phases.get(row) {
         let (chain, phase) = entry.split_once('/').unwrap_or((DEFAULT_KILL_CHAIN, entry));
         let (chain, phase) = (chain.trim(), phase.trim());
         if chain.is_empty() || phase.is_empty() {
             continue;
         }
+        out.extend_from_slice(if is_first { br#""kill_chain_phases":["# } else { b"," });
+        is_first = false;
         out.extend_from_slice(br#"{"kill_chain_name":""#);
         slug_into(chain, out);
         out.extend_from_slice(br#"","phase_name":""#);
         slug_into(phase, out);
-        out.extend_from_slice(br#""},"#);
+        out.extend_from_slice(br#""}"#);
     }
-    if out.len() == first {
-        return out.truncate(before);
+    if !is_first {
+        out.extend_from_slice(b"],");
     }
-    close(b']', out);
-    out.push(b',');
 }
 
 /// Appends the reference that names the object elsewhere: its CVE id, its ATT&CK id.
@@ -179,7 +179,7 @@ fn external_references_into(bound: &Bound<'_>, stix_type: StixType, name: &str, 
 fn object_refs_into<M: Manner>(source: &Source<'_>, own: &RowId<'_>, row: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(br#""object_refs":["#);
     let first = out.len();
-    let mut ends: Vec<(usize, usize)> = Vec::new();
+    let mut written: HashSet<Vec<u8>> = HashSet::new();
     for (reference, indicator) in source.bound.references(row).filter(|(reference, _)| is_stix_id(reference)) {
         let start = out.len();
         out.push(b'"');
@@ -187,14 +187,10 @@ fn object_refs_into<M: Manner>(source: &Source<'_>, own: &RowId<'_>, row: usize,
             out.truncate(start);
             continue;
         }
-        out.push(b'"');
-        let added = out.get(start..);
-        if ends.iter().any(|&(from, to)| out.get(from..to) == added) {
+        out.extend_from_slice(b"\",");
+        if !written.insert(out.get(start..).unwrap_or_default().to_vec()) {
             out.truncate(start);
-            continue;
         }
-        ends.push((start, out.len()));
-        out.push(b',');
     }
     if out.len() == first {
         out.push(b'"');

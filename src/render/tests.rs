@@ -292,7 +292,11 @@ fn marked() -> Vec<Value> {
         indicator("Software", "OpenSSL", with(json!({"tlp": "amber"}))),
         indicator("ASN", "AS64496", with(json!({"tlp": "white"}))),
         indicator("X509 Certificate", "36:f7", with(json!({"tlp": "red"}))),
-        indicator("Registry Key", r"HKEY_LOCAL_MACHINE\SOFTWARE\7-Zip", with(json!({"tlp": "green", "tags": ["b", "a"]}))),
+        indicator(
+            "Registry Key",
+            r"HKEY_LOCAL_MACHINE\SOFTWARE\7-Zip",
+            with(json!({"tlp": "green", "tags": ["b", "a"]})),
+        ),
         indicator("Malware", "marked malware", with(json!({"tlp": "red"}))),
         indicator("Campaign", "marked with no colour", with(json!({"tlp": "pink"}))),
     ]
@@ -348,8 +352,20 @@ fn edges() -> Vec<Value> {
     let sha256 = "f1412386aa8db2579aff2636cb9511cacc5fd9880ecab60c048508fbe26ee4d9";
     vec![
         edge("7ed6656f4c2aaa8f0cbc5cb83606be45", "related to", ("IP", "1.1.1.1"), ("IP", "4.4.4.4"), json!({})),
-        edge("5", "related-to", ("File", sha256), ("Domain", "bad-domain.com"), json!({"description": "c\u{f4}t\u{e9}"})),
-        edge("6", "Part_Of", ("IP", "1.1.1.1"), ("Malware", "bad malware"), json!({"revoked": true, "modified": "2024-01-01T00:00:00Z"})),
+        edge(
+            "5",
+            "related-to",
+            ("File", sha256),
+            ("Domain", "bad-domain.com"),
+            json!({"description": "c\u{f4}t\u{e9}"}),
+        ),
+        edge(
+            "6",
+            "Part_Of",
+            ("IP", "1.1.1.1"),
+            ("Malware", "bad malware"),
+            json!({"revoked": true, "modified": "2024-01-01T00:00:00Z"}),
+        ),
         edge("7", "uses", ("Intrusion Set", "APT 28"), ("Tool", "netcat"), json!({"created": null, "modified": null})),
         edge("8", "located-at", ("Threat Actor", "Someone"), ("Location", "de"), json!({})),
     ]
@@ -358,15 +374,12 @@ fn edges() -> Vec<Value> {
 /// One row of every definition; those of colours have the ids that all the world knows.
 fn definition_rows() -> Vec<Value> {
     let space = IdSpace::new("test", IdScheme::Stix);
-    let row = |stix_type: &str, uuid: String, value: &str| {
-        json!({"kind": "definition", "stix_type": stix_type, "id": uuid, "value": value, "added": "2024-06-01T00:00:00.000003Z"})
-    };
+    let row = |stix_type: &str, uuid: String, value: &str| json!({"kind": "definition", "stix_type": stix_type, "id": uuid, "value": value, "added": "2024-06-01T00:00:00.000003Z"});
     let mut extension = row("extension-definition", text(space.extension_definition("ipv4-addr")), "ipv4-addr");
     extension["type"] = "CIDR".into();
     extension["created"] = "2022-02-16T14:20:00Z".into();
     extension["modified"] = "2022-02-16T14:20:01Z".into();
-    let markings =
-        TlpMarking::ALL.iter().map(|marking| row("marking-definition", text(marking.id), marking.colour));
+    let markings = TlpMarking::ALL.iter().map(|marking| row("marking-definition", text(marking.id), marking.colour));
     [extension].into_iter().chain(markings).collect()
 }
 
@@ -411,8 +424,16 @@ fn recorded() -> Vec<Value> {
                 "expiration": "2025-01-01T00:00:00Z", "first_seen": "2023-01-01T00:00:00Z", "custom": r#"{"x":[]}"#,
             })),
         ),
-        indicator("URL", "http://example.com/bad-document", with(json!({"document": r#"{"a":1,"CustomFields":{"b":[1}}"#}))),
-        indicator("Malware", "recorded malware", with(json!({"document": r#"{"CustomFields":null,"extension_type":1,"a":{"B":null}}"#}))),
+        indicator(
+            "URL",
+            "http://example.com/bad-document",
+            with(json!({"document": r#"{"a":1,"CustomFields":{"b":[1}}"#})),
+        ),
+        indicator(
+            "Malware",
+            "recorded malware",
+            with(json!({"document": r#"{"CustomFields":null,"extension_type":1,"a":{"B":null}}"#})),
+        ),
         indicator(
             "File",
             "D41D8CD98F00B204E9800998ECF8427E",
@@ -529,7 +550,8 @@ fn golden_manifest() {
         let written = manifest(&batch(&rows), &with_fields(options.clone(), &["all"]), &mut out).unwrap();
         assert_eq!(written.written + written.skipped, rows.len(), "{name}");
         let records = String::from_utf8(out).unwrap();
-        let records: Vec<String> = records.split("},").map(|record| format!("{}}}", record.trim_end_matches('}'))).collect();
+        let records: Vec<String> =
+            records.split("},").map(|record| format!("{}}}", record.trim_end_matches('}'))).collect();
         assert_eq!(records.len(), written.written, "{name}");
         golden(&format!("{name}-manifest.json"), &records);
     }
@@ -679,14 +701,18 @@ fn the_examples_of_the_specification() {
     let as_indicator = one(ip.clone(), &as_indicators(v20.clone()));
     assert_eq!(as_indicator["id"], "indicator--5858b9e9-063f-573b-bb34-42cab292eaeb");
     assert_eq!(as_indicator["labels"], json!(["unknown"]));
-    assert_eq!((&as_indicator["pattern_type"], &as_indicator["valid_from"]), (&json!("stix"), &as_indicator["created"]));
+    assert_eq!(
+        (&as_indicator["pattern_type"], &as_indicator["valid_from"]),
+        (&json!("stix"), &as_indicator["created"])
+    );
     let mut manifests = Vec::new();
     manifest(&batch(&[ip]), &v20, &mut manifests).unwrap();
     assert_eq!(
         String::from_utf8(manifests).unwrap(),
         r#"{"date_added":"2024-06-01T00:00:00.000000Z","id":"ipv4-addr--2f689bf9-0ff2-545f-aa61-e495eb8cecc7"}"#
     );
-    let technique = indicator("Attack Pattern", "Web Protocols", json!({"mitre_id": "T1071.004", "stix_type": "attack-pattern"}));
+    let technique =
+        indicator("Attack Pattern", "Web Protocols", json!({"mitre_id": "T1071.004", "stix_type": "attack-pattern"}));
     let technique = one(technique, &v21);
     assert_eq!(technique["id"], "attack-pattern--345babe7-43f6-536b-a2c3-127436065444");
     assert_eq!((&technique["name"], &technique["description"]), (&json!("Web Protocols"), &json!("")));
@@ -723,7 +749,10 @@ fn records_make_the_round_trip() {
             })
             .collect();
         let has = |row: usize, key: &str, expected: Value| assert_eq!(read[row].1[key], expected, "{name} {row} {key}");
-        assert_eq!(read.iter().map(|(score, _)| score.as_i64()).collect::<Vec<_>>(), [Some(3), Some(1), Some(0), None, None, None]);
+        assert_eq!(
+            read.iter().map(|(score, _)| score.as_i64()).collect::<Vec<_>>(),
+            [Some(3), Some(1), Some(0), None, None, None]
+        );
         has(0, "tags", json!(["b", "A C"]));
         has(0, "region", json!("\u{c9}/\u{1f600}"));
         has(0, "trafficlightprotocol", json!("TLP:GREEN"));
@@ -888,6 +917,9 @@ fn slices_join_to_the_whole() {
 }
 
 proptest! {
+    // Every case is rendered in all the ways there are.
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     #[test]
     fn any_text_gives_canonical_objects(
         value in "\\PC{0,12}|[\"'\\\\\n\t a*.]{0,8}",
