@@ -202,7 +202,8 @@ fn edge(ids: &IdSpace, number: usize, version: u8) -> Value {
         edge
     } else {
         let id = |end| id_of(ids, end).unwrap_or_else(|| "x-mutex--00000000-0000-4000-8000-000000000000".to_owned());
-        let source = if number % 3 == 0 { indicator_of(ids, source) } else { None }.unwrap_or_else(|| id(source));
+        let source =
+            number.is_multiple_of(3).then(|| indicator_of(ids, source)).flatten().unwrap_or_else(|| id(source));
         let mut edge = native_edge(number, &source, &id(target));
         edge["description"] = json!(format!("v{version}"));
         edge["revoked"] = json!(is_revoked(version));
@@ -577,7 +578,7 @@ fn id_of_domain(store: &Store, value: &str) -> String {
 /// More edges than are looked up at a time, all at one end.
 #[test]
 fn many_edges_of_one_end_wait_enter_and_follow() {
-    const EDGES: usize = 20_000;
+    const EDGES: usize = 40_000;
     let temp = temp_store();
     let edges: Vec<Value> = (0..EDGES)
         .map(|n| xsoar_edge(&n.to_string(), ("Domain", &format!("h{n}.example.com")), ("Malware", "Hub")))
