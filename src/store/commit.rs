@@ -273,7 +273,7 @@ impl Writer {
             Dates::OfCommit => None,
             Dates::OfRows => Some(taken.iter_mut().flat_map(|part| part.added.take().unwrap_or_default()).collect()),
         };
-        let NewRows { batch, keys, digests } = joined(taken.into_iter().map(|part| part.rows).collect())?;
+        let NewRows { batch, keys, digests } = joined(&taken.into_iter().map(|part| part.rows).collect::<Vec<_>>())?;
         let added = match given {
             Some(given) => added_of(given),
             None => {
@@ -353,7 +353,7 @@ impl Writer {
         if self.waiting_rows == 0 {
             return Ok(None);
         }
-        let rows = joined(std::mem::take(&mut self.waiting))?;
+        let rows = joined(&std::mem::take(&mut self.waiting))?;
         let mut segment = SegmentWriter::create_waiting(self.store.storage())?;
         segment.file_ends(std::mem::take(&mut self.waiting_ends));
         let since = self.store.now().0;
@@ -419,8 +419,8 @@ impl Pending {
 }
 
 /// Rows one after the other.
-pub(crate) fn joined(parts: Vec<NewRows>) -> Result<NewRows, StoreError> {
-    let batch = match parts.as_slice() {
+pub(crate) fn joined(parts: &[NewRows]) -> Result<NewRows, StoreError> {
+    let batch = match parts {
         [one] => one.batch.clone(),
         many => concat_batches(&schema::input_schema(), many.iter().map(|part| &part.batch))?,
     };
