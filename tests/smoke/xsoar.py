@@ -177,6 +177,11 @@ class Api:
         return f"/threatintel/collections/{self.collections()[title]['id']}/{resource}/"
 
 
+def twin(stix_id, version):
+    """The id in `standard`: STIX 2.0 allows no version digit but 4."""
+    return re.sub(r"(-[0-9a-f]{4}-)5", r"\g<1>4", stix_id, count=1) if version == "2.0" else stix_id
+
+
 def profile_of(title):
     return EVERY.get(title, {}).get("profile", "standard")
 
@@ -624,7 +629,12 @@ def repaired(key, one, other, found, document):
         # Of a verdict of 0 without tags.
         return one == [] and other in (ABSENT, ["unknown"])
     if key == "object_refs":
-        return sorted(set(one)) == sorted(set(other))
+        # Of a collection without relationships as well: what a report holds does not depend on who asks.
+        plain = not any(reference.startswith("relationship--") for reference in one)
+        return set(one) == set(other) or (plain and set(one) <= set(other))
+    if (stix_type, key) == ("report", "modified"):
+        # Edges made a new version of it, so its date is a millisecond later for each time they did.
+        return one < other < f"{one[:19]}.9Z"
     if (stix_type, key) == ("user-account", "account_login"):
         return other == document["value"]
     if (stix_type, key) == ("user-account", "account_type"):
@@ -715,7 +725,8 @@ def test_xsoar_objects(checks, bench):
                 for key, text in list(wrong.items())[:8]:
                     print(f"        {key}: {text}")
                 checks.same(len(wrong), 0, f"{name}: each as the original writes it")
-                in_file = [key for key in wanted if not key.startswith("relationship--")]
+                # Reports that edges extend come again behind them.
+                in_file = [key for key in wanted if not key.startswith(("relationship--", "report--"))]
                 checks.same([key for key in ids if key in set(in_file)], in_file, f"{name}: in the order of `modified`")
                 if not settings.get("extension_fields"):
                     checks.same(list(definitions), [], f"{name}: no extension definitions")
@@ -770,15 +781,16 @@ def test_example(checks, bench):
             standard = everything(api, "Standard")
             edges_found = {entry["id"]: entry for entry in standard if entry["type"] == "relationship"}
             model = Model("test", version)
-            described = edges_found.get(model.relationship_id("5"), {})
-            plain = edges_found.get(model.relationship_id("7ed6656f4c2aaa8f0cbc5cb83606be45"), {})
-            revoked = edges_found.get(model.relationship_id("9"), {})
+            described, plain, revoked = (
+                edges_found.get(twin(model.relationship_id(own_id), version), {})
+                for own_id in ("5", "7ed6656f4c2aaa8f0cbc5cb83606be45", "9")
+            )
             checks.same(described.get("description"), "Was fetched from there.", f"standard {version}: `description`")
             checks.same(plain.get("relationship_type"), "related-to", f"standard {version}: no blank in the name")
             checks.same(revoked.get("revoked"), True, f"standard {version}: the revoked edge is there, and says so")
             live = [entry["id"] for entry in everything(api, "Live Edges")]
             checks.that(
-                model.relationship_id("9") not in live and model.relationship_id("5") in live,
+                revoked.get("id") not in live and described.get("id") in live,
                 f"standard {version}: `revoked_relationships = false` leaves it out",
             )
             none = [entry for entry in everything(api, "No Edges") if entry["type"] == "relationship"]
@@ -832,7 +844,8 @@ def test_one_bad_record(checks, bench):
                 found = [entry for entry in everything(api, title, 7) if "-definition" not in entry["type"]]
                 as_indicators = OBSERVABLES if "Indicators" in title else set()
                 ids = {model.id(document, STIX_TYPES[document["indicator_type"]] in as_indicators) for document in docs}
-                checks.same({entry["id"] for entry in found}, ids, f"{version} {title}: every document that has a form")
+                differing = sorted({entry["id"] for entry in found} ^ ids)
+                checks.same(differing, [], f"{version} {title}: every document that has a form")
                 blank = [entry["id"] for entry in found if "" in (entry.get("labels") or [])]
                 checks.same(blank, [], f"{version} {title}: no empty label")
                 bad = [
@@ -880,10 +893,6 @@ def ends_problem(pages):
     return None
 
 
-def without_bundle(pages):
-    return [[entry["id"] for entry in page] for page in pages]
-
-
 def test_walks(checks, bench):
     """§2.9, §2.7: the same objects whatever the page size; no page over its limit, extensions and edges included; no
     edge without its ends; the manifest lists what `objects` returns; header dates rise."""
@@ -893,7 +902,11 @@ def test_walks(checks, bench):
             for version in VERSIONS:
                 api = Api(url, version)
                 for title in EVERY:
-                    walk_one(checks, api, title, f"{scheme} ids, {version} {title}")
+                    name = f"{scheme} ids, {version} {title}"
+                    try:
+                        walk_one(checks, api, title, name)
+                    except Failed as problem:
+                        checks.that(False, f"{name}: can be walked", str(problem))
 
 
 def walk_one(checks, api, title, name):
@@ -1047,7 +1060,10 @@ def test_filters(checks, bench):
                 checks.same({entry["id"] for entry in got}, set(pair), f"{name}: match[id], which it never had")
                 entries = everything(api, title, resource="manifest")
                 middle = entries[len(entries) // 2]["date_added"]
-                got = [entry["id"] for entry in everything(api, title, 7, added_after=middle)]
+                try:
+                    got = [entry["id"] for entry in everything(api, title, 7, added_after=middle)]
+                except Failed as problem:
+                    got = str(problem)
                 inclusive = profile_of(title) == "xsoar"
                 want = [
                     entry["id"]
@@ -1414,7 +1430,7 @@ def test_membership(checks, bench):
             found = everything(Api(url, version), "Xsoar Addresses")
             checks.same(sorted(entry["id"] for entry in found), sorted(wanted), f"{version}: the xsoar profile's")
             edges = [entry for entry in everything(Api(url, version), "Addresses") if entry["type"] == "relationship"]
-            wanted = [key for key in wanted if key.startswith("relationship--")]
+            wanted = [twin(key, version) for key in wanted if key.startswith("relationship--")]
             checks.same(sorted(entry["id"] for entry in edges), sorted(wanted), f"{version}: the standard profile's")
 
 
