@@ -21,7 +21,6 @@ use crate::feed::edges::{Complete, EdgeIndex, Ends};
 use crate::feed::matching::{MatchIndex, Predicate};
 use crate::feed::plan::{Plan, Scope};
 use crate::feed::stream::{self, Job};
-use crate::model::ids::{split_stix_id, write_uuid};
 use crate::model::kind::StixType;
 use crate::model::schema::{column, kind_value};
 use crate::model::time::Timestamp;
@@ -440,7 +439,7 @@ impl Prepared {
         let mut rows: HashMap<usize, RoaringBitmap> = HashMap::new();
         for id in ids {
             let mut named = walk.snapshot.rows_of_id(id).map_err(unreadable)?;
-            if let Some(own) = own_id(&walk.options, id) {
+            if let Some(own) = render::stored_id(&walk.options, id) {
                 named.extend(walk.snapshot.rows_of_id(&own).map_err(unreadable)?);
             }
             // A relationship is in the collection, or not, with all of its versions.
@@ -467,16 +466,6 @@ impl Prepared {
         }
         Ok(true)
     }
-}
-
-/// The id in the store of an object asked for by the one it has in 2.0, whose UUIDs are of version 4 (STIX 2.0 part 1 §2.2).
-fn own_id(options: &RenderOptions, id: &str) -> Option<String> {
-    let rewritten = options.version == StixVersion::V20 && options.profile == Profile::Standard;
-    let (stix_type, mut uuid) = split_stix_id(id).filter(|_| rewritten)?;
-    uuid[6] = uuid[6] & 0x0f | 0x50;
-    let mut own = format!("{stix_type}--").into_bytes();
-    write_uuid(&uuid, &mut own);
-    String::from_utf8(own).ok()
 }
 
 /// Whether the condition holds for one row: building a bitmap for it would scan the segment.
@@ -535,7 +524,10 @@ fn served(collection: &Collection, options: &RenderOptions) -> Expr {
     if definitions.is_empty() {
         return records;
     }
-    records.or(of_kind(kind_value::DEFINITION).and(typed(&definitions)))
+    let colours = render::marking_colours(options).into_iter().map(lit).collect();
+    let is_marking = col(column::STIX_TYPE).eq(lit(StixType::MarkingDefinition.as_str()));
+    let has_form = Expr::Not(Box::new(is_marking)).or(col(column::VALUE).in_list(colours, false));
+    records.or(of_kind(kind_value::DEFINITION).and(typed(&definitions)).and(has_form))
 }
 
 /// Native objects keep their form, and 2.1 objects are none of 2.0. The other way round they are: STIX 2.1 has rules for meeting 2.0.

@@ -193,15 +193,16 @@ fn key(name: &str) -> String {
 
 /// What the name stands for, and a warning if nobody knows it. Custom fields are open, so every other name is one.
 pub(super) fn find(name: &str) -> (Target, Option<String>) {
+    // As the document has it; queries name the field alone.
+    let name = match name.split_once('.') {
+        Some((head, field)) if head.eq_ignore_ascii_case("CustomFields") && !field.is_empty() => field,
+        _ => name,
+    };
     let folded = key(name);
     if let Some(target) = KNOWN.get(&folded) {
         return ((*target).clone(), None);
     }
     let (head, tail) = name.split_once('.').unwrap_or((name, ""));
-    // As the document has it; queries name the field alone.
-    if head.eq_ignore_ascii_case("CustomFields") && !tail.is_empty() {
-        return find(tail);
-    }
     let key_of_document = DOCUMENT_KEYS.iter().find(|known| known.eq_ignore_ascii_case(head));
     if let (Some(known), false) = (key_of_document, tail.is_empty()) {
         return (Target::Json(c::DOCUMENT, format!("{known}.{tail}").into(), JsonKind::Any), None);
