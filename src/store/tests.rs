@@ -1,7 +1,7 @@
 //! The store dies at every step of a write, deterministically; `tests/smoke/crash.py` does it with SIGKILL at random.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -153,21 +153,24 @@ fn a_death_at_any_step_leaves_the_last_version_or_the_next() {
         ("compact edges", edges(100..110) + REPORT + &edges(90..95), compact, [100 + 10 + 1, 20]),
     ];
     for (name, first, work, [records, waiting]) in cases {
+        // Old versions go at once, so that the steps of removal are among those that die.
+        let options = |folder: &tempfile::TempDir| StoreOptions {
+            location: folder.path().to_string_lossy().into_owned(),
+            license_id: Some("test".to_owned()),
+            snapshots_kept_s: 0,
+            ..StoreOptions::default()
+        };
+        let origin = tempfile::tempdir().unwrap();
+        let store = Store::open_or_create(options(&origin)).unwrap();
+        import(&store, &domains(0..100, 1)).unwrap();
+        import(&store, &(domains(0..10, 2) + &first)).unwrap();
+        let before = state(&store);
         for death in [Death::Before, Death::After] {
             let mut deaths = 0;
             loop {
                 let folder = tempfile::tempdir().unwrap();
-                // Old versions go at once, so that the steps of removal are among those that die.
-                let options = StoreOptions {
-                    location: folder.path().to_string_lossy().into_owned(),
-                    license_id: Some("test".to_owned()),
-                    snapshots_kept_s: 0,
-                    ..StoreOptions::default()
-                };
-                let store = Store::open_or_create(options.clone()).unwrap();
-                import(&store, &domains(0..100, 1)).unwrap();
-                import(&store, &(domains(0..10, 2) + &first)).unwrap();
-                let before = state(&store);
+                copy(origin.path(), folder.path());
+                let options = options(&folder);
                 let mortal = Mortal {
                     folder: fs::open(&options.location).unwrap(),
                     steps: Arc::new(AtomicI64::new(deaths)),
@@ -176,7 +179,7 @@ fn a_death_at_any_step_leaves_the_last_version_or_the_next() {
                 let steps = Arc::clone(&mortal.steps);
                 let mortal = Store::open_at(Arc::new(mortal), options.clone(), Box::new(Timestamp::now)).unwrap();
                 let result = work(&mortal);
-                drop((mortal, store));
+                drop(mortal);
                 let found = Store::open(options).unwrap();
                 let check = found.check(|_| ()).unwrap();
                 assert!(check.problems.is_empty(), "{name}, {death:?} step {deaths}: {:?}", check.problems);
@@ -200,6 +203,19 @@ fn a_death_at_any_step_leaves_the_last_version_or_the_next() {
                 deaths += 1;
             }
             assert!(deaths > 5, "{name}: only {deaths} steps");
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir(&target).unwrap();
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
         }
     }
 }
