@@ -161,6 +161,8 @@ columns! {
     TargetRef = TARGET_REF,
     SourceIndicatorId = SOURCE_INDICATOR_ID,
     TargetIndicatorId = TARGET_INDICATOR_ID,
+    SourceStixId = SOURCE_STIX_ID,
+    TargetStixId = TARGET_STIX_ID,
     RelationshipType = RELATIONSHIP_TYPE,
     Inbox = INBOX,
     MitreId = MITRE_ID,

@@ -11,8 +11,7 @@ use arrow::datatypes::{Int32Type, TimestampMicrosecondType};
 
 use crate::ingest::builder::{BatchBuilder, Col};
 use crate::ingest::edge::stix_id;
-use crate::ingest::stix::tlp_marking;
-use crate::model::ids::IdSpace;
+use crate::model::ids::{IdSpace, TlpMarking};
 use crate::model::kind::StixType;
 use crate::model::schema::{column as c, kind_value};
 use crate::model::time::Timestamp;
@@ -39,8 +38,14 @@ pub(crate) fn missing(
     let mut wanted: Vec<(usize, StixType, String)> = Vec::new();
     for (column, stix_type) in SUBJECTS {
         for (row, subject) in first_rows(batch, column) {
-            if !known.contains(&name(stix_type.as_str(), &subject)) {
-                wanted.push((row, stix_type, subject));
+            // STIX 2.0 has another colour for some, which needs its definition as well.
+            let stand_in = TlpMarking::of(&subject).map(|marking| marking.in_stix_20().colour.to_owned());
+            for subject in std::iter::once(subject).chain(stand_in.filter(|_| stix_type == StixType::MarkingDefinition))
+            {
+                let is_known = known.contains(&name(stix_type.as_str(), &subject));
+                if !is_known && !wanted.iter().any(|(_, of, other)| (*of, other) == (stix_type, &subject)) {
+                    wanted.push((row, stix_type, subject));
+                }
             }
         }
     }
@@ -58,7 +63,7 @@ pub(crate) fn missing(
     let mut builder = BatchBuilder::new(wanted.len(), 0);
     for (row, stix_type, subject) in wanted {
         let uuid = match stix_type {
-            StixType::MarkingDefinition => tlp_marking(&subject),
+            StixType::MarkingDefinition => TlpMarking::of(&subject).map(|marking| marking.id),
             _ => Some(ids.extension_definition(&subject)),
         };
         let Some(uuid) = uuid else { continue };

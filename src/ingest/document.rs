@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::ingest::element::{CustomKey, Key};
 use crate::ingest::json;
+use crate::model::json::canonical_into;
 
 /// First-level keys that queries ask for and that have no column of their own. A change of one of them is a change of the record; the
 /// rest of the document outside the columns is bookkeeping, which changes with every fetch.
@@ -72,11 +73,15 @@ impl Members<'_> {
         self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.get())
     }
 
-    /// What the member says, whatever blanks it is written with.
+    /// What the member says, whatever blanks it is written with, and in whatever order.
     fn content(&self, key: Key) -> Vec<u8> {
         let mut out = Vec::new();
         if let Some(raw) = self.get(key.as_str()).filter(|raw| tells(raw)) {
-            json::compact(raw, &mut out);
+            // Systems that the document went through may have sorted its keys.
+            match serde_json::from_str(raw) {
+                Ok(value) => canonical_into(&value, &mut out),
+                Err(_) => json::compact(raw, &mut out),
+            }
         }
         out
     }

@@ -9,7 +9,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{Array, AsArray, UInt32Array};
+use arrow::array::{Array, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::TimestampMicrosecondType;
 
@@ -17,6 +17,7 @@ use crate::ingest::link::{self, Held};
 use crate::ingest::resolve::{Resolved, resolve};
 use crate::ingest::{Parsed, Reject, Warnings, define};
 use crate::model::schema;
+use crate::model::time::Timestamp;
 use crate::store::{Dates, NewRows, ROW_GROUP_ROWS, SEGMENT_ROWS, Store, StoreError, Writer, bytes_of};
 
 /// Longest documents gathered before they are resolved: rows are counted as well, but some documents are a million times the
@@ -223,7 +224,7 @@ impl Importer {
         let missing = define::missing(&resolved.rows.batch, is_here, known, &snapshot, self.store.ids())?;
         if let Some(definitions) = missing {
             open.keys.extend(definitions.keys.iter().map(|key| (*key, ())));
-            open.writer.append_before(definitions)?;
+            open.writer.append_before(definitions, first_date(&resolved.rows.batch))?;
         }
         open.held.replaces(resolved.replaced);
         let (rows, stale) = open.held.hold(resolved.rows, resolved.stale)?;
@@ -265,6 +266,12 @@ impl Importer {
         link::link(&mut writer, held, self.store.ids(), self.store.now(), self.dates)?;
         writer.publish().map(|_| ())
     }
+}
+
+/// The date of the first row.
+fn first_date(batch: &RecordBatch) -> Option<Timestamp> {
+    let modified = batch.column_by_name(schema::column::MODIFIED)?.as_primitive_opt::<TimestampMicrosecondType>()?;
+    (!modified.is_empty() && modified.is_valid(0)).then(|| Timestamp(modified.value(0)))
 }
 
 /// Brings rows into the order of their own dates.

@@ -480,7 +480,11 @@ fn merge(older: &RecordBatch, newer: &RecordBatch) -> Result<Merged, StoreError>
             // An object keeps its id and its birth for ever.
             c::KIND | c::ID | c::INDICATOR_ID | c::STIX_ID | c::TYPE | c::VALUE | c::INBOX => Arc::clone(&old),
             // Those are looked up when the commit ends.
-            c::SOURCE_INDICATOR_ID | c::TARGET_INDICATOR_ID | c::OBJECT_REF_INDICATORS => Arc::clone(&old),
+            c::SOURCE_INDICATOR_ID
+            | c::TARGET_INDICATOR_ID
+            | c::SOURCE_STIX_ID
+            | c::TARGET_STIX_ID
+            | c::OBJECT_REF_INDICATORS => Arc::clone(&old),
             c::CREATED | c::STIX_TYPE => pick(&is_not_null(&old)?, &old, &new)?,
             c::TAGS => {
                 let unsaid = |row: usize, tag: &str| said[row].as_ref().is_some_and(|said| said.tags.contains(tag));

@@ -9,7 +9,7 @@ use crate::ingest::builder::Col;
 use crate::ingest::element::{Element, Key};
 use crate::ingest::json;
 use crate::ingest::xsoar::{as_text, texts, time, truth};
-use crate::model::ids::{SCO_NAMESPACE, Uuid16, parse_uuid, split_stix_id, uuid_v5};
+use crate::model::ids::{SCO_NAMESPACE, parse_uuid, split_stix_id, uuid_v5};
 use crate::model::kind::StixType;
 use crate::model::schema::kind_value;
 use crate::model::words;
@@ -121,13 +121,6 @@ pub(crate) fn append(rows: &mut Rows<'_>, element: &Element<'_>, text: &str, lin
 
 fn shown(text: &str) -> String {
     text.chars().take(100).collect()
-}
-
-/// UUID part of the id of the predefined marking of a colour: of those that two versions of TLP have the one that every version of
-/// STIX knows.
-pub(crate) fn tlp_marking(colour: &str) -> Option<Uuid16> {
-    let (uuid, _) = TLP_MARKINGS.iter().find(|(_, known)| *known == colour)?;
-    parse_uuid(uuid.as_bytes())
 }
 
 fn tlp(marking_refs: &str) -> Option<&'static str> {

@@ -72,6 +72,10 @@ pub mod column {
     pub const SOURCE_INDICATOR_ID: &str = "source_indicator_id";
     /// The same of the edge's target.
     pub const TARGET_INDICATOR_ID: &str = "target_indicator_id";
+    /// XSOAR's `stixid` of the edge's source, as it came; null when it has none. The id that the `xsoar` profile serves it under.
+    pub const SOURCE_STIX_ID: &str = "source_stix_id";
+    /// The same of the edge's target.
+    pub const TARGET_STIX_ID: &str = "target_stix_id";
     /// Name of the edge: of XSOAR relationships verbatim, which may hold blanks.
     pub const RELATIONSHIP_TYPE: &str = "relationship_type";
     /// Id of the collection it was posted to; null for everything else.
@@ -188,6 +192,8 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new(c::TARGET_REF, text(), true),
         Field::new(c::SOURCE_INDICATOR_ID, uuid_type(), true),
         Field::new(c::TARGET_INDICATOR_ID, uuid_type(), true),
+        Field::new(c::SOURCE_STIX_ID, text(), true),
+        Field::new(c::TARGET_STIX_ID, text(), true),
         Field::new(c::RELATIONSHIP_TYPE, dictionary_type(), true),
         Field::new(c::INBOX, text(), true),
         Field::new(c::MITRE_ID, text(), true),

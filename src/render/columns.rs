@@ -131,7 +131,8 @@ fn needs(shape: Shape, options: &RenderOptions, add: &mut dyn FnMut(&[&'static s
                 c::TARGET_INDICATOR_ID,
                 c::RELATIONSHIP_TYPE,
             ]);
-            add(if is_xsoar { &[] } else { &[c::REVOKED] });
+            add(&[c::REVOKED]);
+            add(if is_xsoar { &[c::SOURCE_STIX_ID, c::TARGET_STIX_ID] } else { &[] });
         }
         Shape::Definition(StixType::MarkingDefinition) => {}
         Shape::Definition(_) => {
@@ -181,6 +182,8 @@ pub(super) struct Bound<'a> {
     pub(super) revoked: Booleans<'a>,
     pub(super) source_ref: Text<'a>,
     pub(super) target_ref: Text<'a>,
+    pub(super) source_stix_id: Text<'a>,
+    pub(super) target_stix_id: Text<'a>,
     pub(super) source_indicator_id: Uuids<'a>,
     pub(super) target_indicator_id: Uuids<'a>,
     pub(super) relationship_type: Text<'a>,
@@ -236,6 +239,8 @@ impl<'a> Bound<'a> {
             revoked: booleans(batch, c::REVOKED)?,
             source_ref: text(batch, c::SOURCE_REF)?,
             target_ref: text(batch, c::TARGET_REF)?,
+            source_stix_id: text(batch, c::SOURCE_STIX_ID)?,
+            target_stix_id: text(batch, c::TARGET_STIX_ID)?,
             source_indicator_id: uuids(batch, c::SOURCE_INDICATOR_ID)?,
             target_indicator_id: uuids(batch, c::TARGET_INDICATOR_ID)?,
             relationship_type: text(batch, c::RELATIONSHIP_TYPE)?,

@@ -1,6 +1,7 @@
 //! Relationships made of columns (STIX 2.1 §5.1, STIX 2.0 part 2 §3.1; spec/xsoar-taxii2-server.md §5), and references
 //! to objects that may be served in another form.
 
+use super::columns::Text;
 use super::encoder::{Manner, RowId, Shape, Source};
 use super::sco::spec_version_into;
 use super::sdo::revoked_into;
@@ -13,7 +14,7 @@ use crate::model::kind::StixType;
 const NAMELESS: &[u8] = b"related-to";
 
 /// Appends the object; `None` where an end has no form in the version.
-pub(super) fn write<M: Manner>(source: &Source<'_>, row: usize, out: &mut Vec<u8>) -> Option<()> {
+pub(super) fn write<'a, M: Manner>(source: &Source<'a>, row: usize, out: &mut Vec<u8>) -> Option<()> {
     let bound = &source.bound;
     let id = RowId::of::<M>(bound, Shape::Edge, row)?;
     let name = bound.relationship_type.filled(row)?;
@@ -34,19 +35,32 @@ pub(super) fn write<M: Manner>(source: &Source<'_>, row: usize, out: &mut Vec<u8
         out.extend_from_slice(br#""relationship_type":""#);
         hyphenated_into(name, out);
         out.extend_from_slice(b"\",");
-        revoked_into(bound, row, out);
     }
+    // The original serves no withdrawn ones; who asks for them wants to know which they are.
+    revoked_into(bound, row, out);
+    // There an end that brings its own id has no other.
+    let own = |ids: &Text<'a>| ids.filled(row).filter(|_| M::XSOAR);
     let types = source.indicator_types;
     out.extend_from_slice(br#""source_ref":""#);
-    let indicator = bound.source_indicator_id.get(row).copied();
-    reference_into::<M>(bound.source_ref.filled(row)?, indicator, types, out)?;
+    match own(&bound.source_stix_id) {
+        Some(own) => escape_into(own, out),
+        None => {
+            let indicator = bound.source_indicator_id.get(row).copied();
+            reference_into::<M>(bound.source_ref.filled(row)?, indicator, types, out)?;
+        }
+    }
     out.extend_from_slice(b"\",");
     if !M::STRICT_20 {
         spec_version_into::<M>(out);
     }
     out.extend_from_slice(br#""target_ref":""#);
-    let indicator = bound.target_indicator_id.get(row).copied();
-    reference_into::<M>(bound.target_ref.filled(row)?, indicator, types, out)?;
+    match own(&bound.target_stix_id) {
+        Some(own) => escape_into(own, out),
+        None => {
+            let indicator = bound.target_indicator_id.get(row).copied();
+            reference_into::<M>(bound.target_ref.filled(row)?, indicator, types, out)?;
+        }
+    }
     out.extend_from_slice(br#"","type":"relationship","#);
     close(b'}', out);
     Some(())

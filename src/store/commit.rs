@@ -147,16 +147,16 @@ impl Writer {
 
     /// Appends rows. `stale` names those of them (by position) that are born superseded: older versions that arrive late.
     pub fn append(&mut self, rows: NewRows, stale: &[u32]) -> Result<(), StoreError> {
-        self.append_dated(rows, stale, 0)
+        self.append_dated(rows, stale, None)
     }
 
-    /// As [`append`](Self::append), for rows that were made up to go before others: where dates are kept, these keep theirs.
-    pub(crate) fn append_before(&mut self, rows: NewRows) -> Result<(), StoreError> {
-        let early = rows.keys.len() as i64;
-        self.append_dated(rows, &[], early)
+    /// As [`append`](Self::append), for rows that were made up to go before others, the first of which is of the date `first`: where
+    /// dates are kept, that one keeps its own.
+    pub(crate) fn append_before(&mut self, rows: NewRows, first: Option<Timestamp>) -> Result<(), StoreError> {
+        self.append_dated(rows, &[], first)
     }
 
-    fn append_dated(&mut self, rows: NewRows, stale: &[u32], early: i64) -> Result<(), StoreError> {
+    fn append_dated(&mut self, rows: NewRows, stale: &[u32], before: Option<Timestamp>) -> Result<(), StoreError> {
         let count = rows.batch.num_rows();
         if count == 0 {
             return Ok(());
@@ -173,7 +173,7 @@ impl Writer {
         }
         let added = match self.dates {
             Dates::OfCommit => None,
-            Dates::OfRows => Some(self.dates_of(&rows.batch, early)?),
+            Dates::OfRows => Some(self.dates_of(&rows.batch, before)?),
         };
         let draft = &mut self.draft;
         draft.born_superseded.extend(stale.iter().map(|row| draft.rows as u32 + row));
@@ -189,13 +189,15 @@ impl Writer {
         Ok(())
     }
 
-    /// `added` as near to each row's own date, less some microseconds, as the clock allows.
-    fn dates_of(&mut self, batch: &RecordBatch, early: i64) -> Result<Vec<i64>, StoreError> {
+    /// `added` as near to each row's own date as the clock allows, or all just `before` a date.
+    fn dates_of(&mut self, batch: &RecordBatch, before: Option<Timestamp>) -> Result<Vec<i64>, StoreError> {
         let now = self.store.now().0;
         let modified = batch.column(batch.schema_ref().index_of(schema::column::MODIFIED)?);
         let modified = modified.as_primitive::<TimestampMicrosecondType>();
+        let count = modified.len() as i64;
         let dates = modified.iter().map(|modified| {
-            let at = modified.map_or(self.next_added, |modified| (modified.min(now) - early).max(self.next_added));
+            let wanted = before.map(|before| before.0.min(now) - count).or(modified.map(|modified| modified.min(now)));
+            let at = wanted.map_or(self.next_added, |wanted| wanted.max(self.next_added));
             self.next_added = at + 1;
             at
         });

@@ -77,6 +77,8 @@ fn writer_properties() -> WriterProperties {
         c::STIX_ID,
         c::SOURCE_INDICATOR_ID,
         c::TARGET_INDICATOR_ID,
+        c::SOURCE_STIX_ID,
+        c::TARGET_STIX_ID,
         c::VALUE,
         c::MD5,
         c::SHA1,

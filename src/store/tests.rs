@@ -246,7 +246,13 @@ fn state(store: &Store) -> Vec<String> {
 #[test]
 fn stores_of_the_first_schema_are_read_and_go_on() {
     use crate::model::schema::{column as c, schema};
-    let young = [c::SOURCE_INDICATOR_ID, c::TARGET_INDICATOR_ID, c::OBJECT_REF_INDICATORS];
+    let young = [
+        c::SOURCE_INDICATOR_ID,
+        c::TARGET_INDICATOR_ID,
+        c::SOURCE_STIX_ID,
+        c::TARGET_STIX_ID,
+        c::OBJECT_REF_INDICATORS,
+    ];
     let folder = tempfile::tempdir().unwrap();
     let options = StoreOptions { location: folder.path().to_string_lossy().into_owned(), ..StoreOptions::default() };
     let store = Store::open_or_create(options.clone()).unwrap();

@@ -93,6 +93,7 @@ fn asks<'a>(batch: &'a RecordBatch, ids: &IdSpace) -> Vec<[Ask<'a>; 2]> {
 struct End {
     id: String,
     indicator: Option<Uuid16>,
+    own_id: Option<String>,
     /// Whether it is a report made from an indicator.
     report: bool,
 }
@@ -146,7 +147,12 @@ impl Ends {
             Ask::Id(_) | Ask::Nothing => None,
         };
         let at = by_key.or_else(|| self.by_id(rows, ask.id()?))? as usize;
-        Some(End { id: rows.stix_id(at)?, indicator: rows.indicator(at), report: rows.is_report(at) })
+        Some(End {
+            id: rows.stix_id(at)?,
+            indicator: rows.indicator(at),
+            own_id: rows.own_id(at).map(str::to_owned),
+            report: rows.is_report(at),
+        })
     }
 
     fn by_id(&self, rows: &Rows<'_>, id: &str) -> Option<u32> {
@@ -213,6 +219,7 @@ impl<'a> Finder<'a> {
         );
         let count = batch.num_rows();
         let mut ids = [StringBuilder::new(), StringBuilder::new()];
+        let mut own_ids = [StringBuilder::new(), StringBuilder::new()];
         let mut indicators =
             [FixedSizeBinaryBuilder::with_capacity(count, 16), FixedSizeBinaryBuilder::with_capacity(count, 16)];
         let mut filled = Filled {
@@ -236,6 +243,7 @@ impl<'a> Finder<'a> {
                     _ => (text(old[side].0, at).map(Cow::Borrowed), uuid(old[side].1, at)),
                 };
                 ids[side].append_option(id);
+                own_ids[side].append_option(ends[side].as_ref().and_then(|end| end.own_id.as_deref()));
                 match indicator {
                     Some(indicator) => indicators[side].append_value(indicator)?,
                     None => indicators[side].append_null(),
@@ -247,6 +255,9 @@ impl<'a> Finder<'a> {
         }
         let [source, target] = ids;
         let [source_indicator, target_indicator] = indicators;
+        let [source_own, target_own] = own_ids;
+        set(&mut filled.batch, c::SOURCE_STIX_ID, string(source_own))?;
+        set(&mut filled.batch, c::TARGET_STIX_ID, string(target_own))?;
         set(&mut filled.batch, c::SOURCE_REF, string(source))?;
         set(&mut filled.batch, c::TARGET_REF, string(target))?;
         set(&mut filled.batch, c::SOURCE_INDICATOR_ID, binary(source_indicator))?;

@@ -70,6 +70,11 @@ impl<'a> Rows<'a> {
         }
     }
 
+    /// What the document of an indicator says its id is.
+    pub(super) fn own_id(&self, at: usize) -> Option<&str> {
+        text(self.stix_id, at).filter(|_| self.kind.value(at) == kind_value::INDICATOR)
+    }
+
     /// The id of the `indicator` that may be made of the row.
     pub(super) fn indicator(&self, at: usize) -> Option<Uuid16> {
         let may = self.kind.value(at) == kind_value::INDICATOR
