@@ -191,6 +191,7 @@ impl Shared {
             clocked: prepared.clocked.as_ref(),
             versions,
             exact: prepared.exact.as_ref(),
+            in_millis: in_millis(&walk.options),
             only: only.as_ref(),
         };
         let limit = match request.range {
@@ -249,6 +250,7 @@ impl Shared {
             clocked: prepared.clocked.as_ref(),
             versions: &Versions::Last,
             exact: None,
+            in_millis: false,
             only: only.as_ref(),
         };
         Plan::page(&scope, None, 0, 1).map(|plan| plan.rows > 0).map_err(unreadable)
@@ -331,7 +333,9 @@ impl Shared {
             self.edges.complete(&walk.snapshot, &self.index, &ends).map_err(unreadable)?
         };
         let exact = match &walk.filters.versions {
-            Versions::Some { exact, .. } => Some(Predicate::compile(&self.context, &of_versions(exact))?),
+            Versions::Some { exact, .. } => {
+                Some(Predicate::compile(&self.context, &of_versions(&walk.options, exact))?)
+            }
             Versions::Last | Versions::All => None,
         };
         Ok(Prepared { base, edges, filters, clocked, exact })
@@ -412,6 +416,7 @@ impl Shared {
             clocked: prepared.clocked.as_ref(),
             versions: &Versions::Last,
             exact: None,
+            in_millis: false,
             only: None,
         };
         Plan::count(&scope, None).map_err(unreadable)
@@ -586,14 +591,20 @@ fn of_spec_versions(options: &RenderOptions, versions: &[String]) -> Expr {
     }
 }
 
+/// Valid 2.0 writes dates in whole milliseconds.
+fn in_millis(options: &RenderOptions) -> bool {
+    options.version == StixVersion::V20 && options.profile == Profile::Standard
+}
+
 /// `match[version]` with exact dates.
-fn of_versions(exact: &[Timestamp]) -> Expr {
-    let one_of = |name: &str| {
-        let instants = exact
+fn of_versions(options: &RenderOptions, exact: &[Timestamp]) -> Expr {
+    let instant = |micros: i64| lit(ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into())));
+    let one_of = |name: &str| match in_millis(options) {
+        false => col(name).in_list(exact.iter().map(|exact| instant(exact.0)).collect(), false),
+        true => exact
             .iter()
-            .map(|instant| lit(ScalarValue::TimestampMicrosecond(Some(instant.0), Some("UTC".into()))))
-            .collect();
-        col(name).in_list(instants, false)
+            .map(|exact| exact.floor_milli().0)
+            .fold(lit(false), |any, from| any.or(col(name).between(instant(from), instant(from + 999)))),
     };
     let none = |name: &str| col(name).is_null();
     one_of(column::MODIFIED)

@@ -40,6 +40,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) versions: &'a Versions,
     /// Holds for rows whose version is one of the exact ones asked for.
     pub(crate) exact: Option<&'a Predicate>,
+    /// Whether versions are written, and so asked for, in whole milliseconds.
+    pub(crate) in_millis: bool,
     /// Only these rows, by segment, when ids were asked for.
     pub(crate) only: Option<&'a HashMap<usize, RoaringBitmap>>,
 }
@@ -414,7 +416,7 @@ impl History {
             }
             // A record whose newest version left the collection has left it whole.
             if group.iter().any(|version| version.live) {
-                for chosen in choose(group, scope.versions) {
+                for chosen in choose(group, scope.versions, scope.in_millis) {
                     history.shown.entry(chosen.segment).or_default().insert(chosen.row);
                 }
             }
@@ -497,7 +499,7 @@ fn read_versions(snapshot: &Snapshot, groups: &mut [Vec<Version>]) -> Result<(),
 }
 
 /// The versions of one record that are asked for. Of two rows with the same version the later one counts.
-fn choose(group: &mut Vec<Version>, versions: &Versions) -> Vec<Version> {
+fn choose(group: &mut Vec<Version>, versions: &Versions, in_millis: bool) -> Vec<Version> {
     group.sort_by_key(|version| (version.version, version.segment, version.row));
     group.reverse();
     group.dedup_by_key(|version| version.version);
@@ -506,9 +508,13 @@ fn choose(group: &mut Vec<Version>, versions: &Versions) -> Vec<Version> {
         Versions::Last => group.last().copied().into_iter().collect(),
         Versions::All => group.clone(),
         Versions::Some { first, last, exact } => {
+            let asked = |version: Timestamp| match in_millis {
+                false => exact.contains(&version),
+                true => exact.iter().any(|exact| exact.floor_milli() == version.floor_milli()),
+            };
             let newest = group.len().saturating_sub(1);
             let wanted = |at: usize, version: &Version| {
-                (*first && at == 0) || (*last && at == newest) || exact.contains(&Timestamp(version.version))
+                (*first && at == 0) || (*last && at == newest) || asked(Timestamp(version.version))
             };
             group.iter().enumerate().filter(|(at, version)| wanted(*at, version)).map(|(_, version)| *version).collect()
         }

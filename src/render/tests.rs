@@ -366,7 +366,13 @@ fn edges() -> Vec<Value> {
             ("Malware", "bad malware"),
             json!({"revoked": true, "modified": "2024-01-01T00:00:00Z"}),
         ),
-        edge("7", "uses", ("Intrusion Set", "APT 28"), ("Tool", "netcat"), json!({"created": null, "modified": null})),
+        edge(
+            "7",
+            "uses",
+            ("Intrusion Set", "APT 28"),
+            ("Tool", "netcat"),
+            json!({"created": null, "modified": null, "source_stix_id": "indicator--own \"id\"", "target_stix_id": ""}),
+        ),
         edge("8", "located-at", ("Threat Actor", "Someone"), ("Location", "de"), json!({})),
     ]
 }
