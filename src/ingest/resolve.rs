@@ -577,6 +577,7 @@ fn merge_json(old: &StringArray, new: &StringArray, fresh: &BooleanArray, said: 
     for (row, said) in said.iter().enumerate() {
         let of = |side: &'_ StringArray| side.is_valid(row).then(|| side.value(row).to_owned());
         match (of(old), of(new)) {
+            (Some(old), Some(new)) if old != new && same_json(&old, &new) => builder.append_value(old),
             (Some(old), new) if said.is_some() && Some(&old) != new.as_ref() => {
                 let over = new.unwrap_or_else(|| "{}".to_owned());
                 let merged =
@@ -591,6 +592,12 @@ fn merge_json(old: &StringArray, new: &StringArray, fresh: &BooleanArray, said: 
         }
     }
     Arc::new(builder.finish())
+}
+
+/// Whether two texts say the same, in whatever order their keys are.
+fn same_json(one: &str, other: &str) -> bool {
+    let [one, other] = [one, other].map(serde_json::from_str::<serde_json::Value>);
+    matches!((one, other), (Ok(one), Ok(other)) if one == other)
 }
 
 fn merge_objects(base: &str, over: &str, unsaid: impl Fn(&str) -> bool) -> Option<String> {

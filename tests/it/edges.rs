@@ -680,7 +680,9 @@ fn kept_dates_are_those_of_the_records() {
     let temp = temp_store();
     let future = Timestamp(Timestamp::now().0 + 86_400_000_000);
     let record = |n: usize, modified: &str| {
-        let mut document = indicator("Domain", &format!("h{n}.example.com"), 1, &[]);
+        // Each type has a definition, which must not push the others behind its own first record.
+        let xsoar_type = if n % 2 == 1 { "Account" } else { "Domain" };
+        let mut document = indicator(xsoar_type, &format!("h{n}.example.com"), 1, &[]);
         document["modified"] = json!(modified);
         document
     };

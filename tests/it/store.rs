@@ -190,6 +190,22 @@ fn a_fresher_document_takes_away_what_it_no_longer_says() {
     assert_eq!(import_text(&temp.store, "list.csv", list).unchanged, 1);
 }
 
+/// A document that went through another system, which sorted its keys, says what it said.
+#[test]
+fn the_order_of_keys_says_nothing() {
+    let temp = temp_store();
+    let document = |comment: &str, custom: &str| {
+        format!(
+            r#"{{"indicator_type":"IP","value":"192.0.2.1","score":1,"modified":"2024-01-02T00:00:00Z","comments":[{comment}],"CustomFields":{{"geo":{custom}}}}}"#
+        )
+    };
+    import_text(&temp.store, "a.ndjson", &document(r#"{"user":"x","content":"y"}"#, r#"{"b":1,"a":{"d":2,"c":3}}"#));
+    let sorted = document(r#"{"content":"y","user":"x"}"#, r#"{"a":{"c":3,"d":2},"b":1}"#);
+    assert_eq!(import_text(&temp.store, "b.ndjson", &sorted).unchanged, 1);
+    let other = document(r#"{"content":"y","user":"z"}"#, r#"{"a":{"c":3,"d":2},"b":1}"#);
+    assert_eq!(import_text(&temp.store, "c.ndjson", &other).changed, 1);
+}
+
 #[test]
 fn queries_see_what_only_the_document_says() {
     let temp = temp_store();

@@ -818,10 +818,12 @@ def test_import(checks, bench):
         api = Api(url, "2.1")
         entries = {entry["id"]: entry for entry in everything(api, "Xsoar", resource="manifest")}
         model = Model("test", "2.1")
+        # Reports come again behind their relationships, as newer versions.
         wrong = [
             (document["value"], entries.get(model.id(document)))
             for document in docs
-            if entries.get(model.id(document), {}).get("date_added") != date(document["modified"])
+            if document["indicator_type"] != "Report"
+            and entries.get(model.id(document), {}).get("date_added") != date(document["modified"])
         ]
         checks.same(wrong[:3], [], "kept dates: a consumer that stored the last `modified` resumes from it")
 
