@@ -318,20 +318,16 @@ impl Candidates<'_> {
         }
         match (self.rows, self.extra) {
             (Rows::All, None) => {
-                let mut at = self.next;
-                for hidden in self.hidden.range(self.next..self.end) {
-                    if hidden > at && !run(at..hidden)? {
-                        return Ok(());
-                    }
-                    at = hidden + 1;
-                }
-                if at < self.end {
-                    run(at..self.end)?;
-                }
+                self.visible(self.next..self.end, &mut run)?;
             }
             (Rows::Some(rows), None) => {
-                let visible = rows.range(self.next..self.end).filter(|row| !self.hidden.contains(*row));
-                runs(visible, run)?;
+                // Runs whole: a page takes its rows from the front, however long the run goes on.
+                let mut rows = rows.range(self.next..self.end);
+                while let Some(found) = rows.next_range() {
+                    if !self.visible(*found.start()..found.end() + 1, &mut run)? {
+                        return Ok(());
+                    }
+                }
             }
             (rows, Some(extra)) => {
                 let mut shown = match rows {
@@ -340,34 +336,32 @@ impl Candidates<'_> {
                 };
                 shown -= self.hidden;
                 shown |= extra;
-                runs(shown.range(self.next..self.end), run)?;
+                let mut shown = shown.range(self.next..self.end);
+                while let Some(found) = shown.next_range() {
+                    if !run(*found.start()..found.end() + 1)? {
+                        return Ok(());
+                    }
+                }
             }
         }
         Ok(())
     }
-}
 
-fn runs(
-    rows: impl Iterator<Item = u32>,
-    mut run: impl FnMut(Range<u32>) -> Result<bool, StoreError>,
-) -> Result<(), StoreError> {
-    let mut current: Option<Range<u32>> = None;
-    for row in rows {
-        match &mut current {
-            Some(range) if range.end == row => range.end += 1,
-            _ => {
-                if let Some(done) = current.replace(row..row + 1)
-                    && !run(done)?
-                {
-                    return Ok(());
-                }
+    /// Calls `run` with what of `rows` is not hidden; `false` when it says so.
+    fn visible(
+        &self,
+        rows: Range<u32>,
+        run: &mut impl FnMut(Range<u32>) -> Result<bool, StoreError>,
+    ) -> Result<bool, StoreError> {
+        let mut at = rows.start;
+        for hidden in self.hidden.range(rows.clone()) {
+            if hidden > at && !run(at..hidden)? {
+                return Ok(false);
             }
+            at = hidden + 1;
         }
+        if at < rows.end { run(at..rows.end) } else { Ok(true) }
     }
-    if let Some(last) = current {
-        run(last)?;
-    }
-    Ok(())
 }
 
 /// Records with more than one version, when a request asks for other versions than the newest (TAXII 2.1 §3.4, `match[version]`).
