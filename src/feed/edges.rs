@@ -18,6 +18,7 @@ use roaring::RoaringBitmap;
 use crate::feed::matching::{MatchIndex, Predicate, Rows};
 use crate::model::kind::StixType;
 use crate::model::schema::column;
+use crate::model::time::Timestamp;
 use crate::store::{SegmentView, Snapshot, StoreError, id_key};
 
 /// Versions of the store whose edges are kept at hand.
@@ -83,7 +84,8 @@ pub(crate) struct Ends<'a> {
 /// Complete relationships of a collection, by segment; segments without any are absent.
 pub(crate) type Complete = HashMap<usize, Arc<RoaringBitmap>>;
 
-type MembershipKey = (u64, Arc<str>, Arc<str>, i64, bool);
+/// Version of the store, conditions, instant, whether withdrawn ones count.
+type MembershipKey = (u64, [Option<Arc<str>>; 4], i64, bool);
 
 /// What was computed, kept at hand.
 #[derive(Debug)]
@@ -110,12 +112,9 @@ impl EdgeIndex {
         index: &MatchIndex,
         ends: &Ends<'_>,
     ) -> Result<Arc<Complete>, StoreError> {
-        let any = snapshot.segments().iter().any(|view| view.segment.meta().types.contains_key(EDGE));
-        if !any {
-            return Ok(Arc::default());
-        }
         let asked = if ends.clocked.is_some() { ends.asked } else { 0 };
-        let key = (snapshot.version(), ends.records.key(), ends.servable.key(), asked, ends.revoked);
+        let conditions = [Some(ends.records), ends.clocked, Some(ends.as_indicator), Some(ends.servable)];
+        let key = (snapshot.version(), conditions.map(|condition| condition.map(Predicate::key)), asked, ends.revoked);
         if let Some(complete) = self.complete.lock().get(&key) {
             return Ok(Arc::clone(complete));
         }
@@ -136,6 +135,14 @@ impl EdgeIndex {
 }
 
 const EDGE: &str = StixType::Relationship.as_str();
+
+/// Whether there are relationships that were added after `after`. Who asks for what is new mostly gets none.
+pub(crate) fn needed(snapshot: &Snapshot, after: Option<Timestamp>) -> bool {
+    snapshot.segments().iter().any(|view| {
+        let meta = view.segment.meta();
+        meta.types.contains_key(EDGE) && after.is_none_or(|after| meta.last_added > after.0)
+    })
+}
 
 /// An end as the row names it.
 struct Named {

@@ -1,6 +1,7 @@
 //! The feed over a store: a collection and a page request in, page facts and a stream of bytes out.
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -13,11 +14,12 @@ use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
 use roaring::RoaringBitmap;
 use tokio::sync::Semaphore;
+use twox_hash::XxHash3_64;
 
 use crate::feed::api::{Body, Feed, FeedError, Filters, Page, PageRequest, Shape, Versions};
 use crate::feed::collection::{Catalog, Collection};
 use crate::feed::cursor::{self, Cursor};
-use crate::feed::edges::{Complete, EdgeIndex, Ends};
+use crate::feed::edges::{self, Complete, EdgeIndex, Ends};
 use crate::feed::matching::{MatchIndex, Predicate};
 use crate::feed::plan::{Plan, Scope};
 use crate::feed::stream::{self, Job};
@@ -90,6 +92,8 @@ struct Walk {
     filters: Filters,
     fingerprint: u64,
     options: RenderOptions,
+    /// Names collection, query and options.
+    form: String,
 }
 
 impl StoreFeed {
@@ -260,10 +264,9 @@ impl Shared {
     fn walk(&self, collection: &Collection, shape: Shape, request: &PageRequest) -> Result<Walk, FeedError> {
         let shape = format!("{shape:?}");
         let options = RenderOptions { version: request.version, ..collection.options.clone() };
-        let shown_options = format!("{options:?}");
+        let form = form(collection, &options);
         let object = request.object.as_deref().unwrap_or_default();
-        let fingerprint =
-            cursor::fingerprint(&[&collection.id, &collection.query_text, &shown_options, &shape, object]);
+        let fingerprint = cursor::fingerprint(&[&form, &shape, object]);
         let newest = self.store.snapshot().map_err(unreadable)?;
         let mut fresh = Walk {
             snapshot: newest,
@@ -277,6 +280,7 @@ impl Shared {
             filters: request.filters.clone(),
             fingerprint,
             options,
+            form,
         };
         let Some(next) = &request.next else { return Ok(fresh) };
         if !next.is_empty() && next.len() <= 12 && next.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -296,17 +300,26 @@ impl Shared {
             filters: cursor.filters,
             fingerprint,
             options: fresh.options,
+            form: fresh.form,
         })
     }
 
     fn prepare(&self, collection: &Collection, walk: &Walk) -> Result<Prepared, FeedError> {
-        let base = self.predicate(&served(collection, &walk.options))?;
+        // Spelling a condition out takes longer than finding it by what it is made of.
+        let named = |part: &str| format!("{}\0{part}", walk.form);
+        let base = self.predicate(named("base"), || served(collection, &walk.options))?;
         let mut filters = Vec::new();
         if !walk.filters.types.is_empty() {
-            filters.push(self.predicate(&of_types(&walk.options, &walk.filters.types))?);
+            let types = &walk.filters.types;
+            filters.push(
+                self.predicate(named(&format!("types {}", types.join("\0"))), || of_types(&walk.options, types))?,
+            );
         }
         if !walk.filters.spec_versions.is_empty() {
-            filters.push(self.predicate(&of_spec_versions(&walk.options, &walk.filters.spec_versions))?);
+            let versions = &walk.filters.spec_versions;
+            filters.push(self.predicate(named(&format!("versions {}", versions.join("\0"))), || {
+                of_spec_versions(&walk.options, versions)
+            })?);
         }
         let clocked = match collection.query.clocked(walk.asked) {
             // It names the instant, so keeping it would only fill the cache. Relationships and definitions stand and fall with
@@ -318,16 +331,16 @@ impl Shared {
             }
             None => None,
         };
-        let edges = if collection.relationships.left_out {
+        let edges = if collection.relationships.left_out || !edges::needed(&walk.snapshot, walk.after) {
             Arc::default()
         } else {
-            let as_indicator = [StixType::Indicator.as_str().to_owned()];
+            let as_indicator = || of_types(&walk.options, &[StixType::Indicator.as_str().to_owned()]);
             let ends = Ends {
                 records: &base,
                 clocked: clocked.as_ref(),
                 asked: walk.asked.0,
-                as_indicator: &self.predicate(&of_types(&walk.options, &as_indicator))?,
-                servable: &self.predicate(&servable_edges(&walk.options))?,
+                as_indicator: &self.predicate(named("as indicator"), as_indicator)?,
+                servable: &self.predicate(named("relationships"), || servable_edges(&walk.options))?,
                 revoked: collection.relationships.revoked.unwrap_or(walk.options.profile == Profile::Standard),
             };
             self.edges.complete(&walk.snapshot, &self.index, &ends).map_err(unreadable)?
@@ -341,12 +354,11 @@ impl Shared {
         Ok(Prepared { base, edges, filters, clocked, exact })
     }
 
-    fn predicate(&self, expr: &Expr) -> Result<Predicate, FeedError> {
-        let key = expr.to_string();
+    fn predicate(&self, key: String, expr: impl FnOnce() -> Expr) -> Result<Predicate, FeedError> {
         if let Some(predicate) = self.predicates.lock().get(&key) {
             return Ok(predicate.clone());
         }
-        let predicate = Predicate::compile(&self.context, expr)?;
+        let predicate = Predicate::compile(&self.context, &expr())?;
         self.predicates.lock().put(key, predicate.clone());
         Ok(predicate)
     }
@@ -402,6 +414,7 @@ impl Shared {
             filters: Filters::default(),
             fingerprint: 0,
             options: collection.options.clone(),
+            form: form(collection, &collection.options),
             snapshot: Arc::clone(&snapshot),
         };
         let prepared = self.prepare(collection, &walk)?;
@@ -508,6 +521,13 @@ fn served_as(
 
 fn unreadable(source: StoreError) -> FeedError {
     FeedError::Store { what: "the store", source: Box::new(source) }
+}
+
+/// Names what the rows of a collection are and how they are written.
+fn form(collection: &Collection, options: &RenderOptions) -> String {
+    let mut hasher = XxHash3_64::default();
+    options.hash(&mut hasher);
+    format!("{}\0{}\0{:016x}", collection.id, collection.query_text, hasher.finish())
 }
 
 /// Records of the collection's query that have a form in that version and profile, and the definitions they are served with.

@@ -179,7 +179,7 @@ fn native_relationships_need_their_ends_as_well() {
     assert_eq!(found.len(), 5);
     // Served as `indicator`, the address is no longer what the native relationship names.
     let every = StixType::ALL.iter().copied().collect();
-    let feed = OneCollection::new(&temp.store, &CollectionSpec { indicator_types: every, ..spec("all", "") });
+    let feed = feed.other(&CollectionSpec { indicator_types: every, ..spec("all", "") });
     let found = edges(&feed.walk(Shape::Objects, &Filters::default(), None));
     assert!(!found.iter().any(|edge| edge.starts_with("campaign>i")), "{found:?}");
     // 2.1 objects are none of 2.0.

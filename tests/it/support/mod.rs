@@ -91,6 +91,13 @@ impl OneCollection {
         OneCollection { feed, collection, runtime }
     }
 
+    /// Another collection of the same feed.
+    pub(crate) fn other(&self, spec: &CollectionSpec) -> Self {
+        let collection = Arc::new(spec.build(self.feed.store().ids(), &Options::default()).unwrap());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        OneCollection { feed: self.feed.clone(), collection, runtime }
+    }
+
     pub(crate) fn request(&self, shape: Shape, request: PageRequest) -> Result<Pulled, FeedError> {
         self.runtime.block_on(async {
             let page = self.feed.page(&self.collection, shape, request).await?;
