@@ -86,17 +86,20 @@ def killed_import(binary, store, source, after):
 
 
 def distinct(source):
-    """Distinct records of the input, and how many of them are served."""
+    """Distinct records of the input, and how many of them are served; ends of relationships must be among those."""
     seen = set()
     with open(source, "rb") as lines:
         for line in lines:
             record = json.loads(line)
-            seen.add((record["indicator_type"], record["value"]))
-    return len(seen), sum(kind in SERVED for kind, _ in seen)
+            if "entityA" in record:
+                seen.add(("relationship", record["id"]))
+            else:
+                seen.add((record["indicator_type"], record["value"]))
+    return len(seen), sum(kind in SERVED or kind == "relationship" for kind, _ in seen)
 
 
 def pulled(url):
-    """Ids of all objects of the collection `All`."""
+    """Ids of all objects of the collection `All`; definitions, which come along with them, aside."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=120)
 
     def get(path):
@@ -112,7 +115,8 @@ def pulled(url):
     ids, params = [], {"limit": 10000}
     while True:
         page = get(f"{root}collections/{collection}/objects/?{urlencode(params)}")
-        ids += [entry["id"] for entry in page.get("objects", [])]
+        found = [entry["id"] for entry in page.get("objects", [])]
+        ids += [one for one in found if not one.startswith("marking-definition--")]
         if not page.get("more"):
             return ids
         params["next"] = page["next"]
