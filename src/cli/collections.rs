@@ -15,12 +15,11 @@ use super::output::{self, grouped, say};
 use super::place::{Place, catalog, start_log, store_options};
 use super::query::session;
 use super::{CliError, Outcome};
-use crate::feed::api::{Feed, StixVersion};
+use crate::feed::api::Feed;
 use crate::feed::collection::Collection;
-use crate::feed::{FeedOptions, StoreFeed};
+use crate::feed::{FeedOptions, StoreFeed, served};
 use crate::model::kind::StixType;
 use crate::model::schema::{column, kind_value};
-use crate::render;
 use crate::serve::collection_resources;
 use crate::store::{IndicatorTable, Store};
 
@@ -103,7 +102,11 @@ impl Census {
                 .filter(col(column::KIND).in_list(vec![lit(kind_value::INDICATOR), lit(kind_value::OBJECT)], false))?
                 .filter(collection.query.expr(store.now()))?
                 .aggregate(
-                    [column::KIND, column::STIX_TYPE, column::TYPE, column::SPEC_VERSION].map(col).to_vec(),
+                    vec![
+                        col(column::STIX_TYPE),
+                        col(column::TYPE),
+                        served(collection, &collection.options).alias("served"),
+                    ],
                     vec![count(lit(1))],
                 )?
                 .collect()
@@ -111,18 +114,18 @@ impl Census {
         })?;
         let mut census = Census { objects: feed.count_blocking(collection)?, ..Census::default() };
         for batch in &batches {
-            let texts = [0, 1, 2, 3].map(|at| cast(batch.column(at), &DataType::Utf8));
-            let [kinds, stix_types, types, versions] = texts;
-            let texts = [kinds?, stix_types?, types?, versions?];
-            let counts = batch.column(4).as_primitive::<Int64Type>();
+            let [stix_types, types] = [0, 1].map(|at| cast(batch.column(at), &DataType::Utf8));
+            let texts = [stix_types?, types?];
+            let is_served = batch.column(2).as_boolean();
+            let counts = batch.column(3).as_primitive::<Int64Type>();
             for (row, count) in counts.values().iter().enumerate() {
-                let [kind, stix_type, xsoar_type, version] = texts.each_ref().map(|column| {
+                let [stix_type, xsoar_type] = texts.each_ref().map(|column| {
                     let column: &StringArray = column.as_string();
                     column.is_valid(row).then(|| column.value(row))
                 });
                 let (place, name) = match stix_type {
                     None => (&mut census.unserved, xsoar_type.unwrap_or("(no type)").to_owned()),
-                    Some(stix_type) if is_served(collection, kind, stix_type, version) => {
+                    Some(stix_type) if is_served.is_valid(row) && is_served.value(row) => {
                         (&mut census.served, stix_type.to_owned())
                     }
                     Some(stix_type) => {
@@ -163,14 +166,6 @@ impl Census {
         }
         output::table(&["", "type", "records", ""], &rows)
     }
-}
-
-/// Whether records of that type have a form in the version that the collection has for clients who name none.
-fn is_served(collection: &Collection, kind: Option<&str>, stix_type: &str, spec_version: Option<&str>) -> bool {
-    if kind == Some(kind_value::OBJECT) {
-        return collection.options.version == StixVersion::V21 || spec_version == Some("2.0");
-    }
-    !render::left_out(&collection.options).iter().any(|left_out| left_out.as_str() == stix_type)
 }
 
 fn add_counts(resource: &mut Value, census: &Census) {

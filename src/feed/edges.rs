@@ -19,7 +19,7 @@ use crate::feed::matching::{MatchIndex, Predicate, Rows};
 use crate::model::kind::StixType;
 use crate::model::schema::column;
 use crate::model::time::Timestamp;
-use crate::store::{SegmentView, Snapshot, StoreError, id_key};
+use crate::store::{SegmentView, Snapshot, StoreError, id_key, row_runs};
 
 /// Versions of the store whose edges are kept at hand.
 const SNAPSHOTS: usize = 4;
@@ -69,10 +69,8 @@ struct Edges {
 pub(crate) struct Ends<'a> {
     /// Holds for the records of the collection.
     pub(crate) records: &'a Predicate,
-    /// Must hold for them as well.
+    /// Must hold for them as well; names the instant it is asked for.
     pub(crate) clocked: Option<&'a Predicate>,
-    /// When the clocked condition is asked.
-    pub(crate) asked: i64,
     /// Holds for records that the collection serves as `indicator`.
     pub(crate) as_indicator: &'a Predicate,
     /// Holds for relationship rows that the collection may serve.
@@ -84,16 +82,16 @@ pub(crate) struct Ends<'a> {
 /// Complete relationships of a collection, by segment; segments without any are absent.
 pub(crate) type Complete = HashMap<usize, Arc<RoaringBitmap>>;
 
-/// Version of the store, conditions, instant, whether withdrawn ones count.
-type MembershipKey = (u64, [Option<Arc<str>>; 4], i64, bool);
+/// Version of the store, conditions, whether withdrawn ones count.
+type MembershipKey = (u64, [Option<Arc<str>>; 4], bool);
 
 /// What was computed, kept at hand.
 #[derive(Debug)]
 pub(crate) struct EdgeIndex {
     edges: Mutex<LruCache<u64, Arc<Edges>>>,
     complete: Mutex<LruCache<MembershipKey, Arc<Complete>>>,
-    /// Holds for relationships.
-    is_edge: Predicate,
+    /// Holds for relationships, of any collection and version.
+    pub(crate) is_edge: Predicate,
 }
 
 impl EdgeIndex {
@@ -112,9 +110,8 @@ impl EdgeIndex {
         index: &MatchIndex,
         ends: &Ends<'_>,
     ) -> Result<Arc<Complete>, StoreError> {
-        let asked = if ends.clocked.is_some() { ends.asked } else { 0 };
         let conditions = [Some(ends.records), ends.clocked, Some(ends.as_indicator), Some(ends.servable)];
-        let key = (snapshot.version(), conditions.map(|condition| condition.map(Predicate::key)), asked, ends.revoked);
+        let key = (snapshot.version(), conditions.map(|condition| condition.map(Predicate::key)), ends.revoked);
         if let Some(complete) = self.complete.lock().get(&key) {
             return Ok(Arc::clone(complete));
         }
@@ -163,7 +160,7 @@ impl Edges {
             };
             let columns = [column::SPEC_VERSION, column::REVOKED, column::SOURCE_REF, column::TARGET_REF];
             let mut numbers = rows.iter();
-            for batch in view.segment.read(&ranges(&rows), &columns, BATCH_ROWS)? {
+            for batch in view.segment.read(&row_runs(&rows), &columns, BATCH_ROWS)? {
                 let batch = batch?;
                 let texts = |name: &str| -> Result<StringArray, StoreError> {
                     let column = batch.column(batch.schema_ref().index_of(name)?);
@@ -264,23 +261,11 @@ impl Edges {
 fn holding(view: &SegmentView, predicate: &Predicate, rows: &RoaringBitmap) -> Result<RoaringBitmap, StoreError> {
     let mut held = RoaringBitmap::new();
     let mut numbers = rows.iter();
-    for batch in view.segment.read(&ranges(rows), predicate.columns(), BATCH_ROWS)? {
+    for batch in view.segment.read(&row_runs(rows), predicate.columns(), BATCH_ROWS)? {
         let batch = batch?;
         let bits = predicate.matches(&batch)?;
         let here = numbers.by_ref().take(batch.num_rows());
         held.extend(here.zip(bits.values()).filter(|(_, holds)| *holds).map(|(row, _)| row));
     }
     Ok(held)
-}
-
-/// The rows as runs.
-fn ranges(rows: &RoaringBitmap) -> Vec<Range<u32>> {
-    let mut ranges: Vec<Range<u32>> = Vec::new();
-    for row in rows {
-        match ranges.last_mut() {
-            Some(last) if last.end == row => last.end += 1,
-            _ => ranges.push(row..row + 1),
-        }
-    }
-    ranges
 }

@@ -14,4 +14,5 @@ mod page;
 mod plan;
 mod stream;
 
+pub(crate) use page::served;
 pub use page::{FeedOptions, StoreFeed};

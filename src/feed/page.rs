@@ -67,8 +67,6 @@ struct Shared {
     ahead: Arc<Semaphore>,
     index: MatchIndex,
     edges: EdgeIndex,
-    /// Holds for relationships.
-    is_edge: Predicate,
     /// Holds for native objects and relationships, which are served as they came.
     is_native: Predicate,
     predicates: Mutex<LruCache<String, Predicate>>,
@@ -120,8 +118,7 @@ impl StoreFeed {
         )?;
         Ok(StoreFeed {
             shared: Arc::new(Shared {
-                edges: EdgeIndex::new(is_edge.clone()),
-                is_edge,
+                edges: EdgeIndex::new(is_edge),
                 is_native,
                 cursor_key: store.cursor_key()?,
                 store,
@@ -184,20 +181,7 @@ impl Shared {
         // The versions resource lists every version unless one is asked for (TAXII 2.1 §5.8).
         let every = Versions::All;
         let versions = if shape == Shape::Versions { &every } else { &walk.filters.versions };
-        let scope = Scope {
-            snapshot: &walk.snapshot,
-            index: &self.index,
-            base: &prepared.base,
-            edges: &prepared.edges,
-            is_edge: &self.is_edge,
-            is_native: &self.is_native,
-            filters: &prepared.filters,
-            clocked: prepared.clocked.as_ref(),
-            versions,
-            exact: prepared.exact.as_ref(),
-            in_millis: in_millis(&walk.options),
-            only: only.as_ref(),
-        };
+        let scope = self.scope(&walk, &prepared, versions, only.as_ref());
         let limit = match request.range {
             Some(range) => range.count,
             None => request.limit.unwrap_or(collection.page_size),
@@ -238,25 +222,35 @@ impl Shared {
         Ok(Planned { plan, options: walk.options, total, next, resume })
     }
 
+    fn scope<'a>(
+        &'a self,
+        walk: &'a Walk,
+        prepared: &'a Prepared,
+        versions: &'a Versions,
+        only: Option<&'a HashMap<usize, RoaringBitmap>>,
+    ) -> Scope<'a> {
+        Scope {
+            snapshot: &walk.snapshot,
+            index: &self.index,
+            base: &prepared.base,
+            edges: &prepared.edges,
+            is_edge: &self.edges.is_edge,
+            is_native: &self.is_native,
+            filters: &prepared.filters,
+            clocked: prepared.clocked.as_ref(),
+            versions,
+            exact: prepared.exact.as_ref(),
+            in_millis: in_millis(&walk.options),
+            only,
+        }
+    }
+
     /// Whether the object is in the collection, whatever the filters leave of it.
     fn holds(&self, collection: &Collection, walk: &Walk, id: &str) -> Result<bool, FeedError> {
         let unfiltered = Walk { filters: Filters::default(), after: None, skip: 0, ..walk.clone() };
         let prepared = self.prepare(collection, &unfiltered)?;
         let only = prepared.only(&unfiltered, Some(id))?;
-        let scope = Scope {
-            snapshot: &unfiltered.snapshot,
-            index: &self.index,
-            base: &prepared.base,
-            edges: &prepared.edges,
-            is_edge: &self.is_edge,
-            is_native: &self.is_native,
-            filters: &prepared.filters,
-            clocked: prepared.clocked.as_ref(),
-            versions: &Versions::Last,
-            exact: None,
-            in_millis: false,
-            only: only.as_ref(),
-        };
+        let scope = self.scope(&unfiltered, &prepared, &Versions::Last, only.as_ref());
         Plan::page(&scope, None, 0, 1).map(|plan| plan.rows > 0).map_err(unreadable)
     }
 
@@ -338,7 +332,6 @@ impl Shared {
             let ends = Ends {
                 records: &base,
                 clocked: clocked.as_ref(),
-                asked: walk.asked.0,
                 as_indicator: &self.predicate(named("as indicator"), as_indicator)?,
                 servable: &self.predicate(named("relationships"), || servable_edges(&walk.options))?,
                 revoked: collection.relationships.revoked.unwrap_or(walk.options.profile == Profile::Standard),
@@ -406,7 +399,6 @@ impl Shared {
     }
 
     fn count(&self, collection: &Collection) -> Result<u64, FeedError> {
-        let snapshot = self.store.snapshot().map_err(unreadable)?;
         let walk = Walk {
             asked: self.store.now(),
             after: None,
@@ -415,23 +407,10 @@ impl Shared {
             fingerprint: 0,
             options: collection.options.clone(),
             form: form(collection, &collection.options),
-            snapshot: Arc::clone(&snapshot),
+            snapshot: self.store.snapshot().map_err(unreadable)?,
         };
         let prepared = self.prepare(collection, &walk)?;
-        let scope = Scope {
-            snapshot: &snapshot,
-            index: &self.index,
-            base: &prepared.base,
-            edges: &prepared.edges,
-            is_edge: &self.is_edge,
-            is_native: &self.is_native,
-            filters: &prepared.filters,
-            clocked: prepared.clocked.as_ref(),
-            versions: &Versions::Last,
-            exact: None,
-            in_millis: false,
-            only: None,
-        };
+        let scope = self.scope(&walk, &prepared, &Versions::Last, None);
         Plan::count(&scope, None).map_err(unreadable)
     }
 }
@@ -531,7 +510,7 @@ fn form(collection: &Collection, options: &RenderOptions) -> String {
 }
 
 /// Records of the collection's query that have a form in that version and profile, and the definitions they are served with.
-fn served(collection: &Collection, options: &RenderOptions) -> Expr {
+pub(crate) fn served(collection: &Collection, options: &RenderOptions) -> Expr {
     let of_kind = |kind: &str| col(column::KIND).eq(lit(kind));
     let typed = |types: &[StixType]| {
         col(column::STIX_TYPE).in_list(types.iter().map(|stix_type| lit(stix_type.as_str())).collect(), false)
