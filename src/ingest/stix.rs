@@ -9,7 +9,7 @@ use crate::ingest::builder::Col;
 use crate::ingest::element::{Element, Key};
 use crate::ingest::json;
 use crate::ingest::xsoar::{as_text, texts, time, truth};
-use crate::model::ids::{SCO_NAMESPACE, parse_uuid, split_stix_id, uuid_v5};
+use crate::model::ids::{SCO_NAMESPACE, TlpMarking, parse_uuid, split_stix_id, uuid_v5};
 use crate::model::kind::StixType;
 use crate::model::schema::kind_value;
 use crate::model::words;
@@ -17,16 +17,10 @@ use crate::model::words;
 /// Longest type name (STIX 2.1 §2.13).
 const MAX_TYPE_BYTES: usize = 250;
 
-/// Colours of the predefined markings (spec/stix-2.md §7), by the UUID part of their ids.
-const TLP_MARKINGS: [(&str, &str); 9] = [
-    ("613f2e26-407d-48c7-9eca-b8e91df99dc9", "white"),
-    ("34098fce-860f-48ae-8e50-ebd3cc5e41da", "green"),
-    ("f88d31f6-486f-44da-b317-01333bde0b82", "amber"),
-    ("5e57c739-391a-4eb3-b6be-7d15ca92d5ed", "red"),
-    ("94868c89-83c2-464b-929b-a1a8aa3c8487", "clear"),
+/// Colours of the markings that TLP 2.0 made anew beside those of [`TlpMarking`] (spec/stix-2.md §7), by the UUID part of their ids.
+const TLP_2_MARKINGS: [(&str, &str); 3] = [
     ("bab4a63c-aed9-4cf5-a766-dfca5abac2bb", "green"),
     ("55d920b0-5e8b-4f79-9ee9-91f868d9b421", "amber"),
-    ("939a9414-2ddd-4d32-a0cd-375ea402b003", "amber+strict"),
     ("e828b379-4e03-4974-9ac4-e53a884c97c1", "red"),
 ];
 
@@ -125,8 +119,12 @@ fn shown(text: &str) -> String {
 
 fn tlp(marking_refs: &str) -> Option<&'static str> {
     let colour = |raw: &str| {
-        let id = raw.trim_matches('"').strip_prefix("marking-definition--")?;
-        TLP_MARKINGS.iter().find(|(uuid, _)| *uuid == id).map(|(_, colour)| *colour)
+        let (stix_type, uuid) = split_stix_id(raw.trim_matches('"'))?;
+        if stix_type != StixType::MarkingDefinition.as_str() {
+            return None;
+        }
+        let anew = || TLP_2_MARKINGS.iter().find(|(text, _)| parse_uuid(text.as_bytes()) == Some(uuid));
+        TlpMarking::of_id(&uuid).map(|marking| marking.colour).or_else(|| anew().map(|(_, colour)| *colour))
     };
     json::items(marking_refs).find_map(colour)
 }
