@@ -11,6 +11,7 @@ use crate::model::ids::{Uuid16, to_v4, write_uuid};
 use crate::model::json::make_ascii;
 use crate::model::kind::StixType;
 use crate::model::schema::kind_value;
+use crate::model::time::Timestamp;
 
 /// Version and profile as constants: what follows from them is decided when this is compiled, not for every row.
 pub(super) trait Manner {
@@ -217,6 +218,26 @@ impl<'a> Encoder<'a> {
             make_ascii(out, start);
         }
         Some(())
+    }
+}
+
+/// What every object made of an indicator has, observables by themselves aside.
+pub(super) struct Head<'a> {
+    pub(super) value: &'a str,
+    pub(super) id: RowId<'a>,
+    pub(super) created: Timestamp,
+    pub(super) modified: Timestamp,
+}
+
+impl<'a> Head<'a> {
+    /// `None` where the row lacks some of it.
+    pub(super) fn of<M: Manner>(bound: &Bound<'a>, shape: Shape, row: usize) -> Option<Self> {
+        Some(Head {
+            value: bound.value.get(row)?,
+            id: RowId::of::<M>(bound, shape, row)?,
+            created: bound.created(row)?,
+            modified: bound.version(row)?,
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::StixVersion;
 use super::definition::marking_refs_into;
-use super::encoder::{Manner, RowId, Shape, Source};
+use super::encoder::{Head, Manner, Shape, Source};
 use super::extension::{custom_property_into, extensions_into};
 use super::sdo::{confidence_into, kill_chain_phases_into, revoked_into};
 use super::text::{close, filled_into, pattern_constant_into, text_into, time_into};
@@ -30,10 +30,7 @@ pub(super) fn write<M: Manner>(
     out: &mut Vec<u8>,
 ) -> Option<()> {
     let bound = &source.bound;
-    let value = bound.value.get(row)?;
-    let id = RowId::of::<M>(bound, Shape::Indicator(stix_type), row)?;
-    let created = bound.created(row)?;
-    let modified = bound.version(row)?;
+    let Head { value, id, created, modified } = Head::of::<M>(bound, Shape::Indicator(stix_type), row)?;
     let verdict = verdict(bound.score.get(row));
     let is_21 = M::VERSION == StixVersion::V21;
     out.push(b'{');

@@ -2,7 +2,7 @@
 //! themselves. The UUID is the observable's.
 
 use super::definition::marking_refs_into;
-use super::encoder::{Manner, RowId, Shape, Source};
+use super::encoder::{Head, Manner, Shape, Source};
 use super::extension::custom_property_into;
 use super::sco::{as_into, hashes_into, login_into, registry_values_into, validity_into};
 use super::sdo::revoked_into;
@@ -18,9 +18,7 @@ pub(super) fn write<M: Manner>(
     out: &mut Vec<u8>,
 ) -> Option<()> {
     let bound = &source.bound;
-    let value = bound.value.get(row)?;
-    let id = RowId::of::<M>(bound, Shape::Observed(stix_type), row)?;
-    let (created, modified) = (bound.created(row)?, bound.version(row)?);
+    let Head { value, id, created, modified } = Head::of::<M>(bound, Shape::Observed(stix_type), row)?;
     let first = bound.first_seen.get(row).unwrap_or(created);
     // The window must not end before it begins.
     let last: Timestamp = bound.last_seen.get(row).unwrap_or(modified).max(first);

@@ -16,7 +16,7 @@ use super::StixVersion;
 use super::columns::Bound;
 use super::definition::marking_refs_into;
 use super::edge::reference_into;
-use super::encoder::{Manner, RowId, Shape, Source};
+use super::encoder::{Head, Manner, RowId, Shape, Source};
 use super::extension::{custom_property_into, extensions_into};
 use super::text::{close, escape_into, filled_into, slug_into, text_into, time_into};
 use crate::model::ids::parse_uuid;
@@ -49,10 +49,7 @@ pub(super) fn write<M: Manner>(
     out: &mut Vec<u8>,
 ) -> Option<()> {
     let bound = &source.bound;
-    let name = bound.value.get(row)?;
-    let id = RowId::of::<M>(bound, Shape::Sdo(stix_type), row)?;
-    let created = bound.created(row)?;
-    let modified = bound.version(row)?;
+    let Head { value: name, id, created, modified } = Head::of::<M>(bound, Shape::Sdo(stix_type), row)?;
     let is_21 = M::VERSION == StixVersion::V21;
     let is_code = name.len() == 2 && name.bytes().all(|byte| byte.is_ascii_alphabetic());
     out.push(b'{');

@@ -3,7 +3,7 @@
 
 use super::StixVersion;
 use super::edge::reference_into;
-use super::encoder::{Manner, RowId, Shape, Source};
+use super::encoder::{Head, Manner, Shape, Source};
 use super::extension::extensions_into;
 use super::indicator::{UNKNOWN, pattern_into, verdict};
 use super::sco::spec_version_into;
@@ -18,12 +18,10 @@ pub(super) fn sdo<M: Manner>(
     out: &mut Vec<u8>,
 ) -> Option<()> {
     let bound = &source.bound;
-    let name = bound.value.get(row)?;
-    let id = RowId::of::<M>(bound, Shape::Sdo(stix_type), row)?;
-    let modified = bound.version(row)?;
+    let Head { value: name, id, created, modified } = Head::of::<M>(bound, Shape::Sdo(stix_type), row)?;
     let is_21 = M::VERSION == StixVersion::V21;
     out.push(b'{');
-    time_into::<M>(br#""created":""#, bound.created(row)?, out);
+    time_into::<M>(br#""created":""#, created, out);
     text_into(br#""description":""#, bound.description.get(row).unwrap_or_default(), out);
     extensions_into::<M>(source, stix_type, row, out);
     let bound = &source.bound;
@@ -83,10 +81,7 @@ pub(super) fn indicator<M: Manner>(
     out: &mut Vec<u8>,
 ) -> Option<()> {
     let bound = &source.bound;
-    let value = bound.value.get(row)?;
-    let id = RowId::of::<M>(bound, Shape::Indicator(stix_type), row)?;
-    let created = bound.created(row)?;
-    let modified = bound.version(row)?;
+    let Head { value, id, created, modified } = Head::of::<M>(bound, Shape::Indicator(stix_type), row)?;
     out.push(b'{');
     time_into::<M>(br#""created":""#, created, out);
     filled_into(br#""description":""#, bound.description.filled(row), out);
