@@ -9,44 +9,28 @@ and with --expect the number of objects. A check that fails ends it with exit co
 """
 
 import argparse
-import gzip
 import json
 import statistics
 import sys
 import time
 
-from wire import Server, milliseconds, peak_mib, percentile, reset_peak
+from wire import Server, Walk, milliseconds, peak_mib, percentile, reset_peak
 
 
-class Pull:
+class Pull(Walk):
     """One walk over the collection."""
 
     def __init__(self):
-        self.ids = set()
+        super().__init__()
         self.objects = 0
         self.definitions = 0
-        self.bytes = 0
-        self.times = []
-        self.first_bytes = []
-        self.problems = []
         self.last_date = ""
-
-    def check(self, good, problem):
-        if not good and problem not in self.problems:
-            self.problems.append(problem)
 
     def page(self, answer, limit):
         """Takes a page in; gives `next`, or None at the end."""
-        self.times.append(answer.seconds)
-        self.first_bytes.append(answer.first_byte)
-        self.bytes += len(answer.body)
-        packed = answer.headers.get("Content-Encoding") == "gzip"
-        body = json.loads(gzip.decompress(answer.body) if packed else answer.body)
-        objects = body.get("objects", [])
+        body, objects = self.take(answer, limit)
         self.objects += len(objects)
         self.definitions += sum(entry["id"].startswith("marking-definition--") for entry in objects)
-        self.ids.update(entry["id"] for entry in objects)
-        self.check(len(objects) <= limit, "a page holds more than the limit")
         if objects:
             first, last = (answer.headers.get(f"X-TAXII-Date-Added-{end}") or "" for end in ("First", "Last"))
             self.check(self.last_date < first <= last, f"dates do not rise: {self.last_date}, {first}, {last}")
@@ -60,7 +44,6 @@ def pull(server, path, limit, most):
     following = walk.page(server.get(path, limit=limit), limit)
     while following and (not most or walk.objects < most):
         following = walk.page(server.get(path, limit=limit, next=following), limit)
-    walk.check(len(walk.ids) == walk.objects, f"{walk.objects - len(walk.ids)} ids came twice")
     return walk
 
 

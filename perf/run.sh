@@ -15,33 +15,8 @@ results=$runs/results.jsonl
 mkdir -p "$work" "$runs"
 : >"$results"
 
-server=
-stop_server() {
-  if [[ -n $server ]]; then
-    kill "$server" 2>/dev/null || true
-    wait "$server" 2>/dev/null || true
-    server=
-  fi
-}
-clean_up() {
-  stop_server
-  [[ ${KEEP:-0} = 1 ]] || rm -rf "$store"
-}
-trap clean_up EXIT
+source perf/common.sh
 
-# note NAME KEY=NUMBER...: a result line of our own.
-note() {
-  python3 -c 'import json, sys
-print(json.dumps({"name": sys.argv[1], **{k: float(v) for k, v in (pair.split("=") for pair in sys.argv[2:])}}))' "$@" |
-    tee -a "$results"
-}
-
-if [[ -z ${TAXIWAY:-} ]]; then
-  cargo build --release --bin taxiway
-  # The generator needs the standard library only; as a Cargo example it would wait for every development dependency.
-  rustc -O --edition 2024 examples/generate.rs -o "$work/generate"
-  TAXIWAY=$target/release/taxiway GENERATE=$work/generate
-fi
 python=$(bash tests/smoke/venv.sh "$target/venv")
 [[ -s $input ]] || { "$GENERATE" --count "$count" --out "$input.part" && mv "$input.part" "$input"; }
 
@@ -67,18 +42,8 @@ query = ""
 title = "Rare"
 query = "tags:\"rare-1-in-10000\""
 TOML
-log=$work/serve.log
 started=$EPOCHREALTIME
-"$TAXIWAY" serve --config "$work/taxiway.toml" >"$log" 2>&1 &
-server=$!
-url=
-for _ in {1..6000}; do
-  url=$(sed -n 's/.*listening on \(http:\/\/[^ "]*:[0-9]*\).*/\1/p' "$log" | head -n 1)
-  [[ -z $url ]] || break
-  kill -0 "$server" 2>/dev/null || { cat "$log" >&2; exit 1; }
-  sleep 0.01
-done
-[[ -n $url ]] || { echo "the server printed no address: see $log" >&2; exit 1; }
+serve "$work/taxiway.toml" "$work/serve.log"
 note "start until ready" seconds="$(awk "BEGIN { print $EPOCHREALTIME - $started }")"
 
 failed=0

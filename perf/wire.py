@@ -1,5 +1,6 @@
 """What the measuring scripts share: a keep-alive connection that takes times, the server's memory, percentiles."""
 
+import gzip
 import http.client
 import json
 import time
@@ -16,16 +17,17 @@ class Answer:
         self.first_byte, self.seconds = first_byte, seconds
 
     def json(self):
-        return json.loads(self.body)
+        packed = self.headers.get("Content-Encoding") == "gzip"
+        return json.loads(gzip.decompress(self.body) if packed else self.body)
 
 
 class Server:
     """One keep-alive connection. Nothing is parsed while the clock runs."""
 
-    def __init__(self, url, gzip=False, authorization=None):
+    def __init__(self, url, packed=False, authorization=None):
         self.connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=600)
         self.connection.connect()
-        self.headers = {"Accept": MEDIA, "Accept-Encoding": "gzip" if gzip else "identity"}
+        self.headers = {"Accept": MEDIA, "Accept-Encoding": "gzip" if packed else "identity"}
         if authorization:
             self.headers["Authorization"] = authorization
 
@@ -49,6 +51,34 @@ class Server:
             if entry["title"] == title:
                 return f"{root}collections/{entry['id']}/"
         raise SystemExit(f"there is no collection `{title}`")
+
+
+class Walk:
+    """One walk over a collection: its times, and the checks that hold for any."""
+
+    def __init__(self):
+        self.ids = set()
+        self.bytes = 0
+        self.times = []
+        self.first_bytes = []
+        self.problems = []
+
+    def check(self, good, problem):
+        if not good and problem not in self.problems:
+            self.problems.append(problem)
+
+    def take(self, answer, limit):
+        """Takes a page in; gives it parsed, and its objects."""
+        self.times.append(answer.seconds)
+        self.first_bytes.append(answer.first_byte)
+        self.bytes += len(answer.body)
+        body = answer.json()
+        objects = body.get("objects", [])
+        self.check(len(objects) <= limit, f"a page holds {len(objects)} objects, more than {limit}")
+        before = len(self.ids)
+        self.ids.update(entry["id"] for entry in objects)
+        self.check(len(self.ids) - before == len(objects), "an id came twice")
+        return body, objects
 
 
 def reset_peak(pid):

@@ -19,31 +19,8 @@ results=$runs/results.jsonl
 mkdir -p "$work" "$runs"
 : >"$results"
 
-server=
-clean_up() {
-  if [[ -n $server ]]; then
-    kill "$server" 2>/dev/null || true
-    wait "$server" 2>/dev/null || true
-  fi
-  [[ ${KEEP:-0} = 1 ]] || rm -rf "$store"
-}
-trap clean_up EXIT
+source perf/common.sh
 
-# note NAME KEY=NUMBER...: a result line of our own.
-note() {
-  python3 -c 'import json, sys
-print(json.dumps({"name": sys.argv[1], **{k: float(v) for k, v in (pair.split("=") for pair in sys.argv[2:])}}))' "$@" |
-    tee -a "$results"
-}
-
-if [[ -z ${TAXIWAY:-} ]]; then
-  cargo build --release --bin taxiway
-  TAXIWAY=$target/release/taxiway
-fi
-if [[ -z ${GENERATE:-} ]]; then
-  rustc -O --edition 2024 examples/generate.rs -o "$work/generate"
-  GENERATE=$work/generate
-fi
 [[ -s $input ]] || { "$GENERATE" --count "$count" --out "$input.part" && mv "$input.part" "$input"; }
 [[ -s $relationships ]] || {
   "$GENERATE" --count "$count" --relationships "$edges" --out "$relationships.part"
@@ -77,17 +54,7 @@ echo "== serve"
     printf '[[collection]]\ntitle = "%s extended"\nquery = ""\nprofile = "%s"\nextension_fields = "all"\n' "$profile" "$profile"
   done
 } >"$work/xsoar.toml"
-log=$work/xsoar-serve.log
-"$TAXIWAY" serve --config "$work/xsoar.toml" >"$log" 2>&1 &
-server=$!
-url=
-for _ in {1..6000}; do
-  url=$(sed -n 's/.*listening on \(http:\/\/[^ "]*:[0-9]*\).*/\1/p' "$log" | head -n 1)
-  [[ -z $url ]] || break
-  kill -0 "$server" 2>/dev/null || { cat "$log" >&2; exit 1; }
-  sleep 0.01
-done
-[[ -n $url ]] || { echo "the server printed no address: see $log" >&2; exit 1; }
+serve "$work/xsoar.toml" "$work/xsoar-serve.log"
 
 failed=0
 # measure PROFILE VERSION KIND RELATIONSHIPS WHAT

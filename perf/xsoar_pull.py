@@ -14,37 +14,21 @@ import re
 import statistics
 import sys
 
-from wire import MEDIA, Server, milliseconds, peak_mib, percentile, reset_peak
+from wire import MEDIA, Server, Walk, milliseconds, peak_mib, percentile, reset_peak
 
 MEDIA_20 = "application/vnd.oasis.stix+json; version=2.0"
 
 
-class Walk:
+class Edges(Walk):
     """One walk over the collection."""
 
     def __init__(self):
-        self.ids = set()
+        super().__init__()
         self.counts = {"objects": 0, "relationships": 0, "definitions": 0}
-        self.bytes = 0
-        self.times = []
-        self.first_bytes = []
-        self.problems = []
-
-    def check(self, good, problem):
-        if not good and problem not in self.problems:
-            self.problems.append(problem)
 
     def page(self, answer, limit):
         """Takes a page in; gives it parsed."""
-        self.times.append(answer.seconds)
-        self.first_bytes.append(answer.first_byte)
-        self.bytes += len(answer.body)
-        body = answer.json()
-        objects = body.get("objects", [])
-        self.check(len(objects) <= limit, f"a page holds {len(objects)} objects, more than {limit}")
-        before = len(self.ids)
-        self.ids.update(entry["id"] for entry in objects)
-        self.check(len(self.ids) - before == len(objects), "an id came twice")
+        body, objects = self.take(answer, limit)
         for entry in objects:
             if entry["type"] == "relationship":
                 self.counts["relationships"] += 1
@@ -58,7 +42,7 @@ class Walk:
 
 
 def walk_21(server, path, limit):
-    walk = Walk()
+    walk = Edges()
     body = walk.page(server.get(path, limit=limit), limit)
     while body.get("more"):
         body = walk.page(server.get(path, limit=limit, next=body["next"]), limit)
@@ -66,7 +50,7 @@ def walk_21(server, path, limit):
 
 
 def walk_20(server, path, limit):
-    walk, first = Walk(), 0
+    walk, first = Edges(), 0
     while True:
         answer = server.get(path, {"Accept": MEDIA_20, "Range": f"items={first}-{first + limit - 1}"})
         count = len(walk.page(answer, limit).get("objects", []))
