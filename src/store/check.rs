@@ -1,11 +1,13 @@
 //! `taxiway check`: every checksum, every order, every count, and that no record is live twice.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use rayon::slice::ParallelSliceMut;
 
 use super::Store;
 use super::error::StoreError;
+use super::manifest::Manifest;
 use super::snapshot::Snapshot;
 
 /// What a check went through, and what was wrong.
@@ -15,7 +17,7 @@ pub struct CheckReport {
     pub version: u64,
     /// Segments checked.
     pub segments: usize,
-    /// Rows, superseded ones included, but not the store's own definitions.
+    /// Rows, superseded ones included, but neither deleted ones nor the store's own definitions.
     pub rows: u64,
     /// Those that are the newest version of their record.
     pub live_rows: u64,
@@ -30,7 +32,7 @@ pub struct CheckReport {
 }
 
 pub(crate) fn check(store: &Store, mut progress: impl FnMut(&str)) -> Result<CheckReport, StoreError> {
-    let snapshot = store.reload()?;
+    let snapshot = opened(store)?;
     let mut report = CheckReport {
         version: snapshot.version(),
         live_rows: snapshot.live_rows(),
@@ -42,10 +44,17 @@ pub(crate) fn check(store: &Store, mut progress: impl FnMut(&str)) -> Result<Che
         let meta = view.segment.meta();
         progress(&view.segment.describe());
         report.segments += 1;
-        report.rows += meta.rows - meta.definitions.len() as u64;
+        report.rows += (meta.rows - meta.definitions.len() as u64).saturating_sub(view.deleted.len());
         report.bytes += meta.bytes + meta.index_bytes;
-        for (name, count) in &meta.types {
-            *report.types.entry(name.clone()).or_default() += count;
+        match view.types() {
+            Ok(types) => {
+                types.into_iter().for_each(|(name, count)| *report.types.entry(name).or_default() += count);
+            }
+            Err(problem) => report.problems.push(problem),
+        }
+        if !view.deleted.is_subset(&view.superseded) {
+            let detail = "rows of it are deleted and live at once";
+            report.problems.push(StoreError::damaged(view.segment.describe(), detail));
         }
         if meta.first_added <= previous_last {
             report
@@ -75,6 +84,20 @@ pub(crate) fn check(store: &Store, mut progress: impl FnMut(&str)) -> Result<Che
         }
     }
     Ok(report)
+}
+
+/// The newest version, with its files open: those of a version that is soon replaced may be gone before they are looked at.
+fn opened(store: &Store) -> Result<Arc<Snapshot>, StoreError> {
+    loop {
+        let snapshot = store.reload()?;
+        // The version may be at hand since long; its file is looked at all the same.
+        let is_there = Manifest::load(&**store.storage(), snapshot.version())?.is_some() || snapshot.version() == 0;
+        let views = snapshot.segments().iter().chain(snapshot.waiting());
+        let damaged = views.map(|view| view.segment.file()).filter_map(Result::err).count() > 0;
+        if is_there && (!damaged || Manifest::newest(&**store.storage())? == snapshot.version()) {
+            return Ok(snapshot);
+        }
+    }
 }
 
 /// An edge before its ends would be served without them.

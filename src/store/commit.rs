@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,9 @@ use crate::model::time::{MICROS_PER_SECOND, Timestamp};
 /// From this many rows on, a commit ends on a whole second.
 const LARGE_COMMIT_ROWS: usize = 10_000;
 /// How long a writer waits for another one.
-const LOCK_WAIT: Duration = Duration::from_secs(120);
+pub(super) const LOCK_WAIT: Duration = Duration::from_secs(120);
+/// How long a writer sleeps between two looks at the lock, at first and in the end.
+const LOCK_POLL: [Duration; 2] = [Duration::from_micros(500), Duration::from_millis(8)];
 
 /// Rows to commit: all columns but `added`, with the hash of each row's identity and the digest of its content.
 #[derive(Debug, Clone)]
@@ -60,12 +63,16 @@ pub struct Writer {
     began: Instant,
     clock_at_start: i64,
     dates: Dates,
+    /// Some rows of this commit were given dates of their own; the others get the time of day, each when it is appended.
+    dated: bool,
     draft: Draft,
     /// The segment with which the commit begins, complete, when another one follows.
     sealed: Option<(SegmentMeta, RoaringBitmap)>,
     rows: usize,
     next_added: i64,
     superseded: BTreeMap<usize, RoaringBitmap>,
+    deleted: BTreeMap<usize, RoaringBitmap>,
+    revived: BTreeMap<usize, RoaringBitmap>,
     waiting: Vec<NewRows>,
     /// What the waiting rows of this commit are filed under.
     waiting_ends: Vec<(u64, u32)>,
@@ -99,8 +106,8 @@ impl std::fmt::Debug for SegmentWriter {
 }
 
 impl Writer {
-    pub(crate) fn begin(store: &Store) -> Result<Self, StoreError> {
-        let lock = lock(store)?;
+    pub(crate) fn begin(store: &Store, wait: Duration) -> Result<Self, StoreError> {
+        let lock = lock_within(store, wait)?;
         let snapshot = store.reload()?;
         let clock_at_start = snapshot.manifest().clock.max(store.now().0);
         Ok(Writer {
@@ -111,11 +118,14 @@ impl Writer {
             began: Instant::now(),
             clock_at_start,
             dates: Dates::OfCommit,
+            dated: false,
             draft: Draft::default(),
             sealed: None,
             rows: 0,
             next_added: 0,
             superseded: BTreeMap::new(),
+            deleted: BTreeMap::new(),
+            revived: BTreeMap::new(),
             waiting: Vec::new(),
             waiting_ends: Vec::new(),
             waiting_rows: 0,
@@ -156,25 +166,75 @@ impl Writer {
         self.append_dated(rows, &[], first)
     }
 
+    /// As [`append`](Self::append), with the date that each row should have as its `added`, as far as the clock allows: one that is
+    /// not after the row before it becomes the next microsecond, one in the future becomes now.
+    pub fn append_at(&mut self, rows: NewRows, stale: &[u32], dates: &[Timestamp]) -> Result<(), StoreError> {
+        self.begin_dates(rows.batch.num_rows(), true);
+        let now = self.store.now().0;
+        let dates = (0..rows.batch.num_rows()).map(|row| Some(dates.get(row).map_or(now, |date| date.0.min(now))));
+        let added = self.rising(dates.collect::<Vec<_>>());
+        self.push(rows, stale, Some(added))
+    }
+
     fn append_dated(&mut self, rows: NewRows, stale: &[u32], before: Option<Timestamp>) -> Result<(), StoreError> {
-        let count = rows.batch.num_rows();
-        if count == 0 {
-            return Ok(());
-        }
-        if self.rows == 0 {
+        self.begin_dates(rows.batch.num_rows(), false);
+        let added = match self.dates {
+            Dates::OfRows => Some(self.dates_of(&rows.batch, before)?),
+            Dates::OfCommit if self.dated => {
+                let now = self.store.now().0;
+                Some(self.rising(vec![Some(now); rows.batch.num_rows()]))
+            }
+            Dates::OfCommit => None,
+        };
+        self.push(rows, stale, added)
+    }
+
+    /// Where the dates begin of `count` rows that are about to be appended, `dated` when they bring their own.
+    fn begin_dates(&mut self, count: usize, dated: bool) {
+        if self.rows == 0 && count > 0 {
             let clock = self.snapshot.manifest().clock;
             let now = self.store.now();
             let start = match self.dates {
                 Dates::OfRows => clock + 1,
+                Dates::OfCommit if dated => clock + 1,
                 Dates::OfCommit if count >= LARGE_COMMIT_ROWS => now.floor_second().0 - SEGMENT_ROWS as i64,
                 Dates::OfCommit => now.0,
             };
             self.next_added = start.max(clock + 1);
         }
-        let added = match self.dates {
-            Dates::OfCommit => None,
-            Dates::OfRows => Some(self.dates_of(&rows.batch, before)?),
-        };
+        if dated && !self.dated && self.dates == Dates::OfCommit {
+            // Rows that wait for their dates get them before any others do.
+            let mut next = self.next_added;
+            for part in self.draft.pending.iter_mut().filter(|part| part.added.is_none()) {
+                let end = next + part.rows.batch.num_rows() as i64;
+                part.added = Some((next..end).collect());
+                next = end;
+            }
+            self.next_added = next;
+        }
+        self.dated |= dated;
+    }
+
+    /// Whether rows have their dates as soon as they are appended.
+    fn dates_are_given(&self) -> bool {
+        self.dated || self.dates == Dates::OfRows
+    }
+
+    /// The dates wanted, or where there is none or it has passed, the next microsecond.
+    fn rising(&mut self, wanted: impl IntoIterator<Item = Option<i64>>) -> Vec<i64> {
+        let dates = wanted.into_iter().map(|wanted| {
+            let at = wanted.map_or(self.next_added, |wanted| wanted.max(self.next_added));
+            self.next_added = at + 1;
+            at
+        });
+        dates.collect()
+    }
+
+    fn push(&mut self, rows: NewRows, stale: &[u32], added: Option<Vec<i64>>) -> Result<(), StoreError> {
+        let count = rows.batch.num_rows();
+        if count == 0 {
+            return Ok(());
+        }
         let draft = &mut self.draft;
         draft.born_superseded.extend(stale.iter().map(|row| draft.rows as u32 + row));
         draft.rows += count;
@@ -195,13 +255,9 @@ impl Writer {
         let modified = batch.column(batch.schema_ref().index_of(schema::column::MODIFIED)?);
         let modified = modified.as_primitive::<TimestampMicrosecondType>();
         let count = modified.len() as i64;
-        let dates = modified.iter().map(|modified| {
-            let wanted = before.map(|before| before.0.min(now) - count).or(modified.map(|modified| modified.min(now)));
-            let at = wanted.map_or(self.next_added, |wanted| wanted.max(self.next_added));
-            self.next_added = at + 1;
-            at
-        });
-        Ok(dates.collect())
+        Ok(self.rising(modified.iter().map(|modified| {
+            before.map(|before| before.0.min(now) - count).or(modified.map(|modified| modified.min(now)))
+        })))
     }
 
     /// Appends edges that wait for an end, outside of the log. `ends` are the keys each row (by position) is found by when what it
@@ -215,7 +271,29 @@ impl Writer {
 
     /// Marks rows of the snapshot's segments, as [`Snapshot::view`] numbers them, as replaced by rows of this commit.
     pub fn supersede(&mut self, segment: usize, row: u32) {
+        if let Some(revived) = self.revived.get_mut(&segment) {
+            revived.remove(row);
+        }
         self.superseded.entry(segment).or_default().insert(row);
+    }
+
+    /// Deletes rows of the snapshot's log: they are gone from every answer at once, and for good with the next compaction.
+    pub fn delete(&mut self, segment: usize, row: u32) {
+        self.supersede(segment, row);
+        self.deleted.entry(segment).or_default().insert(row);
+    }
+
+    /// Makes a superseded row of the snapshot's log the newest version of its record again, because those after it are deleted. It
+    /// keeps its place and its date. A row that is deleted itself stays so.
+    pub fn revive(&mut self, segment: usize, row: u32) {
+        let was_deleted = self.snapshot.view(segment).is_some_and(|view| view.deleted.contains(row));
+        if was_deleted || self.deleted.get(&segment).is_some_and(|deleted| deleted.contains(row)) {
+            return;
+        }
+        if let Some(superseded) = self.superseded.get_mut(&segment) {
+            superseded.remove(row);
+        }
+        self.revived.entry(segment).or_default().insert(row);
     }
 
     /// The definitions that the log holds with this commit; see [`Manifest::definitions`](super::Manifest::definitions).
@@ -230,11 +308,8 @@ impl Writer {
         self.sealed = self.finish_draft()?;
         let marked = |base: usize, views: &[SegmentView]| -> Vec<SegmentView> {
             let views = views.iter().enumerate().map(|(position, view)| {
-                let superseded = match self.superseded.get(&(base + position)) {
-                    Some(rows) => Arc::new(&*view.superseded | rows),
-                    None => Arc::clone(&view.superseded),
-                };
-                SegmentView { segment: Arc::clone(&view.segment), superseded }
+                let (superseded, deleted) = self.marks(base + position, view);
+                SegmentView { segment: Arc::clone(&view.segment), superseded, deleted }
             });
             views.collect()
         };
@@ -244,9 +319,24 @@ impl Writer {
         if let Some((meta, superseded)) = &self.sealed {
             manifest.segments.push(meta.clone());
             let segment = Arc::new(Segment::new(meta.clone(), Arc::clone(self.store.storage())));
-            views.push(SegmentView { segment, superseded: Arc::new(superseded.clone()) });
+            views.push(SegmentView { segment, superseded: Arc::new(superseded.clone()), deleted: Arc::default() });
         }
         Ok(Snapshot::new(manifest, views, waiting))
+    }
+
+    /// What is superseded, and what deleted, of a segment of the snapshot with this commit.
+    fn marks(&self, position: usize, view: &SegmentView) -> (Arc<RoaringBitmap>, Arc<RoaringBitmap>) {
+        let of = |rows: &BTreeMap<usize, RoaringBitmap>| rows.get(&position).filter(|rows| !rows.is_empty()).cloned();
+        let mut superseded = Arc::clone(&view.superseded);
+        if let Some(more) = of(&self.superseded) {
+            superseded = Arc::new(&*superseded | more);
+        }
+        if let Some(back) = of(&self.revived) {
+            superseded = Arc::new(&*superseded - back);
+        }
+        let deleted =
+            of(&self.deleted).map_or_else(|| Arc::clone(&view.deleted), |more| Arc::new(&*view.deleted | more));
+        (superseded, deleted)
     }
 
     fn write_row_group(&mut self, rows: usize, last_added: Option<i64>) -> Result<(), StoreError> {
@@ -267,14 +357,13 @@ impl Writer {
                 rest.push(tail);
             }
         }
+        let dates_are_given = self.dates_are_given();
         let draft = &mut self.draft;
         draft.pending = rest;
         draft.pending_rows -= rows;
         draft.pending_bytes = draft.pending.iter().map(|part| bytes_of(&part.rows.batch)).sum();
-        let given: Option<Vec<i64>> = match self.dates {
-            Dates::OfCommit => None,
-            Dates::OfRows => Some(taken.iter_mut().flat_map(|part| part.added.take().unwrap_or_default()).collect()),
-        };
+        let given: Option<Vec<i64>> =
+            dates_are_given.then(|| taken.iter_mut().flat_map(|part| part.added.take().unwrap_or_default()).collect());
         let NewRows { batch, keys, digests } = joined(&taken.into_iter().map(|part| part.rows).collect::<Vec<_>>())?;
         let added = match given {
             Some(given) => added_of(given),
@@ -287,7 +376,7 @@ impl Writer {
         let batch = with_added(added, &batch)?;
         let segment = match &mut draft.segment {
             Some(segment) => segment,
-            none => none.insert(SegmentWriter::create(self.store.storage())?),
+            none => none.insert(SegmentWriter::create(self.store.storage(), batch.num_rows())?),
         };
         segment.write_row_group(&batch, &keys, &digests)
     }
@@ -295,14 +384,11 @@ impl Writer {
     /// Completes the segment being written; `None` when it has no rows.
     fn finish_draft(&mut self) -> Result<Option<(SegmentMeta, RoaringBitmap)>, StoreError> {
         if self.draft.pending_rows > 0 {
-            let last = match self.dates {
-                Dates::OfRows => None,
-                Dates::OfCommit => {
-                    let dense_last = self.next_added + self.draft.pending_rows as i64 - 1;
-                    let large = self.rows >= LARGE_COMMIT_ROWS;
-                    Some(if large { self.whole_second_from(dense_last) } else { dense_last })
-                }
-            };
+            let last = (!self.dates_are_given()).then(|| {
+                let dense_last = self.next_added + self.draft.pending_rows as i64 - 1;
+                let large = self.rows >= LARGE_COMMIT_ROWS;
+                if large { self.whole_second_from(dense_last) } else { dense_last }
+            });
             self.write_row_group(self.draft.pending_rows, last)?;
         }
         let draft = std::mem::take(&mut self.draft);
@@ -312,7 +398,7 @@ impl Writer {
 
     /// Makes the commit durable and visible. Without rows nothing is published.
     pub fn publish(mut self) -> Result<Arc<Snapshot>, StoreError> {
-        let idle = self.rows == 0 && self.waiting_rows == 0 && self.superseded.is_empty();
+        let idle = self.rows == 0 && self.waiting_rows == 0 && self.superseded.is_empty() && self.revived.is_empty();
         if idle && self.definitions == self.snapshot.manifest().definitions {
             return Ok(Arc::clone(&self.snapshot));
         }
@@ -327,15 +413,24 @@ impl Writer {
         manifest.definitions = std::mem::take(&mut self.definitions);
         let storage = Arc::clone(self.store.storage());
         let in_log = manifest.segments.len();
-        for (position, rows) in &self.superseded {
+        if !self.deleted.is_empty() {
+            manifest.last_deletion = manifest.version;
+        }
+        let touched: BTreeSet<usize> = self.superseded.keys().chain(self.revived.keys()).copied().collect();
+        for position in &touched {
             let Some(view) = self.snapshot.view(*position) else { continue };
             let meta = match position.checked_sub(in_log) {
                 None => manifest.segments.get_mut(*position),
                 Some(position) => manifest.waiting.get_mut(position),
             };
             let Some(meta) = meta else { continue };
-            let union = &*view.superseded | rows;
-            meta.superseded = write_superseded(&*storage, &meta.id, manifest.version, &union)?;
+            let (superseded, deleted) = self.marks(*position, view);
+            if superseded != view.superseded {
+                meta.superseded = write_superseded(&*storage, &meta.id, manifest.version, &superseded)?;
+            }
+            if deleted != view.deleted {
+                meta.deleted = write_superseded(&*storage, &meta.id, manifest.version, &deleted)?;
+            }
         }
         for (mut meta, superseded) in added {
             meta.superseded = write_superseded(&*storage, &meta.id, manifest.version, &superseded)?;
@@ -356,7 +451,7 @@ impl Writer {
             return Ok(None);
         }
         let rows = joined(&std::mem::take(&mut self.waiting))?;
-        let mut segment = SegmentWriter::create_waiting(self.store.storage())?;
+        let mut segment = SegmentWriter::create_waiting(self.store.storage(), self.waiting_rows)?;
         segment.file_ends(std::mem::take(&mut self.waiting_ends));
         let since = self.store.now().0;
         for start in (0..self.waiting_rows).step_by(ROW_GROUP_ROWS) {
@@ -445,30 +540,48 @@ pub(super) struct Lock(#[expect(dead_code, reason = "held for its drop, which re
 
 /// Takes the lock, waiting for whoever holds it.
 pub(super) fn lock(store: &Store) -> Result<Lock, StoreError> {
+    lock_within(store, LOCK_WAIT)
+}
+
+/// The same, waiting at most so long.
+///
+/// Who wants the lock stands in a queue first, which holds one, and leaves it with the lock in hand. So who lets the lock go
+/// and wants it again at once comes behind whoever waited meanwhile.
+fn lock_within(store: &Store, wait: Duration) -> Result<Lock, StoreError> {
+    let Some(path) = store.storage().lock_path() else { return Ok(Lock(None)) };
     let began = Instant::now();
-    loop {
-        match try_lock(store)? {
-            Some(lock) => return Ok(lock),
-            None if began.elapsed() < LOCK_WAIT => std::thread::sleep(Duration::from_millis(20)),
-            None => {
-                return Err(StoreError::Locked { path: store.location().to_owned(), waited_s: LOCK_WAIT.as_secs() });
+    let taken = |path: &Path| -> Result<File, StoreError> {
+        let file = lock_file(path)?;
+        let mut sleep = LOCK_POLL[0];
+        while !try_lock_file(&file, path)? {
+            if began.elapsed() >= wait {
+                return Err(StoreError::Locked { path: store.location().to_owned(), waited_s: wait.as_secs() });
             }
+            std::thread::sleep(sleep);
+            sleep = (sleep * 2).min(LOCK_POLL[1]);
         }
-    }
+        Ok(file)
+    };
+    let _queue = taken(&path.with_extension("queue"))?;
+    Ok(Lock(Some(taken(&path)?)))
 }
 
 /// Takes the lock if nobody holds it.
 pub(super) fn try_lock(store: &Store) -> Result<Option<Lock>, StoreError> {
     let Some(path) = store.storage().lock_path() else { return Ok(Some(Lock(None))) };
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(StoreError::io("lock", path.display()))?;
+    let file = lock_file(&path)?;
+    Ok(try_lock_file(&file, &path)?.then_some(Lock(Some(file))))
+}
+
+fn lock_file(path: &Path) -> Result<File, StoreError> {
+    let file = File::options().create(true).truncate(false).write(true).open(path);
+    file.map_err(StoreError::io("lock", path.display()))
+}
+
+fn try_lock_file(file: &File, path: &Path) -> Result<bool, StoreError> {
     match file.try_lock() {
-        Ok(()) => Ok(Some(Lock(Some(file)))),
-        Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+        Ok(()) => Ok(true),
+        Err(std::fs::TryLockError::WouldBlock) => Ok(false),
         Err(std::fs::TryLockError::Error(error)) => Err(StoreError::io("lock", path.display())(error)),
     }
 }

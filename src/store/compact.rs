@@ -1,7 +1,12 @@
 //! Compaction: neighbouring small or much superseded segments become one, in the same order, with the same `added`.
 //!
-//! Rows superseded longer ago than the history goes are dropped for good; younger ones stay, still marked. Readers of older
-//! versions keep their files until those versions expire. Segments of edges that wait become one, without those that wait no longer.
+//! Rows superseded longer ago than the history goes are dropped for good; younger ones stay, still marked. Deleted rows go at once.
+//! Readers of older versions keep their files until those versions expire. Segments of edges that wait become one, without those
+//! that wait no longer.
+//!
+//! A store that is written in many small commits does not wait for that: after each, [`merge_tail`] makes one of the newest segments
+//! where they are many and small, as a counter carries. So the number of segments stays logarithmic in that of the rows, and a row is
+//! written again a few times at most.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -43,7 +48,7 @@ pub struct CompactReport {
     pub segments_before: usize,
     /// Segments after.
     pub segments_after: usize,
-    /// Superseded rows dropped for good.
+    /// Superseded and deleted rows dropped for good.
     pub dropped: u64,
     /// Rows rewritten.
     pub rewritten: u64,
@@ -72,17 +77,10 @@ pub(crate) fn compact(store: &Store, options: &CompactOptions) -> Result<Compact
             manifest.segments.extend(views.iter().map(|view| view.segment.meta().clone()));
             continue;
         }
-        let mut rewriter = Rewriter::new(&storage, false);
-        for view in views {
-            let expired = expired_rows(&snapshot, view, horizon)?;
-            report.dropped += expired.len();
-            rewriter.add(view, &expired)?;
-        }
-        for (mut meta, superseded) in rewriter.finish()? {
-            report.rewritten += meta.rows;
-            meta.superseded = write_superseded(&*storage, &meta.id, manifest.version, &superseded)?;
-            manifest.segments.push(meta);
-        }
+        let rewritten = rewrite(&storage, views, manifest.version, &mut report, |view| {
+            expired_rows(&snapshot, view, horizon).map(Arc::new)
+        })?;
+        manifest.segments.extend(rewritten);
     }
     if waits_apart {
         // Edges that no longer wait have no history.
@@ -96,6 +94,90 @@ pub(crate) fn compact(store: &Store, options: &CompactOptions) -> Result<Compact
     let snapshot = store.publish(manifest)?;
     gc::collect(store, &snapshot)?;
     Ok(report)
+}
+
+/// So many segments of a size become one of the next.
+const FANOUT: usize = 8;
+/// Segments of this weight are left to [`compact`].
+const HEAVY: u64 = 16_384;
+
+/// Makes one of the newest segments, when they are many and small. Costs next to nothing when they are not.
+pub(crate) fn merge_tail(store: &Store) -> Result<CompactReport, StoreError> {
+    let start_of = |snapshot: &Snapshot| tail_start(&snapshot.segments().iter().map(size_class).collect::<Vec<_>>());
+    let idle = |snapshot: &Snapshot| {
+        let segments = snapshot.segments().len();
+        CompactReport { segments_before: segments, segments_after: segments, ..CompactReport::default() }
+    };
+    let current = store.snapshot()?;
+    if start_of(&current).is_none() {
+        return Ok(idle(&current));
+    }
+    let _lock = commit::lock(store)?;
+    let snapshot = store.reload()?;
+    let mut report = idle(&snapshot);
+    let Some(start) = start_of(&snapshot) else { return Ok(report) };
+    let mut manifest = snapshot.manifest().successor(store.now());
+    manifest.segments.truncate(start);
+    let tail = snapshot.segments().get(start..).unwrap_or_default();
+    let rewritten =
+        rewrite(store.storage(), tail, manifest.version, &mut report, |view| Ok(Arc::clone(&view.deleted)))?;
+    manifest.segments.extend(rewritten);
+    report.segments_after = manifest.segments.len();
+    let snapshot = store.publish(manifest)?;
+    gc::collect(store, &snapshot)?;
+    Ok(report)
+}
+
+/// How large a segment is, in steps of [`FANOUT`]; `None` for those that are left alone.
+fn size_class(view: &SegmentView) -> Option<u32> {
+    let meta = view.segment.meta();
+    // Rows, or kilobytes where they are long.
+    let weight = meta.rows.max(meta.bytes >> 10).max(1);
+    (weight < HEAVY).then(|| weight.ilog(FANOUT as u64))
+}
+
+/// From which segment on they should become one: where [`FANOUT`] of one size have come together, with the smaller ones behind and
+/// between them, or where a smaller one stands before a larger one. What is left has sizes that fall, less than [`FANOUT`] of each.
+fn tail_start(classes: &[Option<u32>]) -> Option<usize> {
+    let mut start = None;
+    let (mut largest, mut alike) = (0, 0);
+    for (position, class) in classes.iter().enumerate().rev() {
+        let Some(class) = *class else { break };
+        let behind = position + 1 < classes.len();
+        if behind && class < largest {
+            start = Some(position);
+            continue;
+        }
+        alike = if behind && class == largest { alike + 1 } else { 1 };
+        largest = class;
+        if alike >= FANOUT {
+            start = Some(position);
+        }
+    }
+    start
+}
+
+/// Writes segments again as one (or as few as they fit into), without the rows that `gone` says.
+fn rewrite(
+    storage: &Arc<dyn Storage>,
+    views: &[SegmentView],
+    version: u64,
+    report: &mut CompactReport,
+    gone: impl Fn(&SegmentView) -> Result<Arc<RoaringBitmap>, StoreError>,
+) -> Result<Vec<SegmentMeta>, StoreError> {
+    let mut rewriter = Rewriter::new(storage, false);
+    for view in views {
+        let gone = gone(view)?;
+        report.dropped += gone.len();
+        rewriter.add(view, &gone)?;
+    }
+    let mut written = Vec::new();
+    for (mut meta, superseded) in rewriter.finish()? {
+        report.rewritten += meta.rows;
+        meta.superseded = write_superseded(&**storage, &meta.id, version, &superseded)?;
+        written.push(meta);
+    }
+    Ok(written)
 }
 
 struct Group {
@@ -122,20 +204,24 @@ fn plan(snapshot: &Snapshot, options: &CompactOptions, horizon: i64) -> Result<V
     Ok(groups)
 }
 
-/// Whether a fifth of the segment would go.
+/// Whether a fifth of the segment would go, or anything that was deleted.
 fn drops_much(snapshot: &Snapshot, view: &SegmentView, horizon: i64) -> Result<bool, StoreError> {
+    if !view.deleted.is_empty() {
+        return Ok(true);
+    }
     let much = |rows: u64| rows * 5 > view.segment.meta().rows;
     // Counting what has expired means looking up every record; what is not even superseded has not.
     Ok(much(view.superseded.len()) && much(expired_rows(snapshot, view, horizon)?.len()))
 }
 
-/// Superseded rows whose successor came before the horizon.
+/// Deleted rows, and superseded ones whose successor came before the horizon.
 fn expired_rows(snapshot: &Snapshot, view: &SegmentView, horizon: i64) -> Result<RoaringBitmap, StoreError> {
-    if view.superseded.is_empty() {
-        return Ok(RoaringBitmap::new());
+    let mut expired = RoaringBitmap::clone(&view.deleted);
+    let former = &*view.superseded - &*view.deleted;
+    if former.is_empty() {
+        return Ok(expired);
     }
-    let entries: Vec<_> =
-        view.segment.file()?.index.entries()?.filter(|entry| view.superseded.contains(entry.row)).collect();
+    let entries: Vec<_> = view.segment.file()?.index.entries()?.filter(|entry| former.contains(entry.row)).collect();
     let mut keys: Vec<u64> = entries.iter().map(|entry| entry.key).collect();
     keys.dedup();
     // The newest version of each record tells when the older ones were replaced at the latest; that errs towards keeping.
@@ -145,7 +231,6 @@ fn expired_rows(snapshot: &Snapshot, view: &SegmentView, horizon: i64) -> Result
         let added = by.segment.added(found.row)?.0;
         replaced_at[found.position] = replaced_at[found.position].max(added);
     }
-    let mut expired = RoaringBitmap::new();
     for entry in entries {
         if let Ok(position) = keys.binary_search(&entry.key)
             && replaced_at[position].max(view.segment.added(entry.row)?.0) < horizon
@@ -197,8 +282,7 @@ impl Rewriter {
                 *slot = (entry.key, entry.digest);
             }
         }
-        let kept = SegmentView { segment: Arc::clone(&view.segment), superseded: Arc::new(expired.clone()) }
-            .live_ranges(0..rows);
+        let kept = SegmentView { superseded: Arc::new(expired.clone()), ..view.clone() }.live_ranges(0..rows);
         let schema = schema::schema();
         let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         let mut kept_rows = kept.iter().cloned().flatten();
@@ -264,8 +348,8 @@ impl Rewriter {
         self.pending.clear();
         let writer = match &mut self.writer {
             Some(writer) => writer,
-            none if self.ends.is_some() => none.insert(SegmentWriter::create_waiting(&self.storage)?),
-            none => none.insert(SegmentWriter::create(&self.storage)?),
+            none if self.ends.is_some() => none.insert(SegmentWriter::create_waiting(&self.storage, rows)?),
+            none => none.insert(SegmentWriter::create(&self.storage, rows)?),
         };
         writer.write_row_group(&batch.slice(0, rows), &keys[..rows], &digests[..rows])?;
         self.pending_rows = batch.num_rows() - rows;
@@ -295,5 +379,57 @@ impl Rewriter {
     fn finish(mut self) -> Result<Vec<(SegmentMeta, RoaringBitmap)>, StoreError> {
         self.end_segment()?;
         Ok(self.done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_tail_carries_like_a_counter() {
+        let of =
+            |text: &str| text.bytes().map(|class| (class != b'-').then(|| u32::from(class - b'0'))).collect::<Vec<_>>();
+        let cases: [(&str, Option<usize>); 11] = [
+            ("", None),
+            ("1", None),
+            ("1111111", None),
+            ("11111111", Some(0)),
+            ("2221111111", None),
+            ("22211111111", Some(3)),
+            ("222222221111", Some(0)),
+            ("-11111111", Some(1)),
+            ("11111111-1", None),
+            ("3113", Some(1)),
+            ("31131", Some(1)),
+        ];
+        for (classes, expected) in cases {
+            assert_eq!(tail_start(&of(classes)), expected, "{classes}");
+        }
+    }
+
+    proptest! {
+        /// Whatever sizes come: few segments, and no row is written again often.
+        #[test]
+        fn few_segments_and_little_work(weights in proptest::collection::vec(prop_oneof![8 => 1u64..3, 2 => 1u64..100, 1 => 1u64..5_000], 1..600)) {
+            let class = |weight: &u64| (*weight < HEAVY).then(|| weight.ilog(FANOUT as u64));
+            let mut segments: Vec<u64> = Vec::new();
+            let mut work = 0;
+            for weight in &weights {
+                segments.push(*weight);
+                if let Some(start) = tail_start(&segments.iter().map(class).collect::<Vec<_>>()) {
+                    let sum = segments.split_off(start).iter().sum();
+                    work += sum;
+                    segments.push(sum);
+                }
+                let small = segments.iter().filter(|weight| **weight < HEAVY).count();
+                // One that became too large to be looked at may have small ones before it.
+                let large = segments.len() - small;
+                prop_assert!(small <= (FANOUT - 1) * 5 * (large + 1), "{segments:?}");
+            }
+            let rows: u64 = weights.iter().sum();
+            prop_assert!(work <= rows * 12, "{work} for {rows}");
+        }
     }
 }

@@ -164,6 +164,11 @@ impl SegmentIndex {
         })
     }
 
+    /// The whole file.
+    pub(crate) fn whole(&self) -> &[u8] {
+        &self.content
+    }
+
     /// Checksums of the segment's column chunks and of its tail, then where that tail begins.
     pub(crate) fn sums(&self) -> Vec<u64> {
         self.content[self.sums.clone()].chunks_exact(8).map(|bytes| word(bytes, 0)).collect()

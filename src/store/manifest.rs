@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
 use super::error::StoreError;
-use super::fs::Storage;
+use super::fs::{Listed, Storage};
 use crate::model::time::Timestamp;
 
 /// Version of the files' shape.
@@ -37,6 +37,13 @@ pub struct Manifest {
     /// native objects.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub definitions: BTreeSet<String>,
+    /// The version with which rows were last deleted: readers of versions before it go on in the newest one. 0: never.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub last_deletion: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What the manifest knows of a segment.
@@ -67,9 +74,22 @@ pub struct SegmentMeta {
     /// The rows (few) that are definitions of ours: no records, though they are served where a collection needs them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub definitions: Vec<u32>,
+    /// Rows of inboxes, by the version of STIX they are written in.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub posted: BTreeMap<String, u64>,
     /// Rows that a later version replaced; absent when there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub superseded: Option<SupersededMeta>,
+    /// Rows that were deleted, which are superseded as well; absent when there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<SupersededMeta>,
+}
+
+impl SegmentMeta {
+    /// Rows of inboxes.
+    pub fn posted_rows(&self) -> u64 {
+        self.posted.values().sum()
+    }
 }
 
 /// Where the set of a segment's superseded rows lies.
@@ -95,6 +115,7 @@ impl Manifest {
             segments: Vec::new(),
             waiting: Vec::new(),
             definitions: BTreeSet::new(),
+            last_deletion: 0,
         }
     }
 
@@ -151,27 +172,26 @@ impl Manifest {
         Ok(Some(manifest))
     }
 
-    /// Versions that exist, ascending, with their age in seconds.
-    pub(crate) fn versions(storage: &dyn Storage) -> Result<Vec<(u64, u64)>, StoreError> {
-        let mut versions: Vec<(u64, u64)> = storage
-            .list(FOLDER)?
-            .into_iter()
-            .filter_map(|listed| Some((listed.name.strip_suffix(".json")?.parse().ok()?, listed.age_s)))
-            .collect();
+    /// Versions that exist, ascending, with their files.
+    pub(crate) fn listed(storage: &dyn Storage) -> Result<Vec<(u64, Listed)>, StoreError> {
+        let listed = storage.list(FOLDER)?.into_iter();
+        let mut versions: Vec<(u64, Listed)> =
+            listed.filter_map(|listed| Some((number(&listed.name)?, listed))).collect();
+        versions.sort_unstable_by_key(|(version, _)| *version);
+        Ok(versions)
+    }
+
+    /// Versions that exist, ascending.
+    pub(crate) fn versions(storage: &dyn Storage) -> Result<Vec<u64>, StoreError> {
+        let mut versions: Vec<u64> = storage.names(FOLDER)?.iter().filter_map(|name| number(name)).collect();
         versions.sort_unstable();
         Ok(versions)
     }
 
-    /// The newest version; the empty one of a new store.
-    pub(crate) fn newest(storage: &dyn Storage) -> Result<Manifest, StoreError> {
-        // A version can be removed between listing and reading only when newer ones exist: look again.
-        for _ in 0..10 {
-            let Some((newest, _)) = Self::versions(storage)?.pop() else { return Ok(Manifest::empty()) };
-            if let Some(manifest) = Self::load(storage, newest)? {
-                return Ok(manifest);
-            }
-        }
-        Err(StoreError::damaged(storage.describe(FOLDER), "its newest version vanishes while being read"))
+    /// Number of the newest version; 0 in a new store.
+    pub(crate) fn newest(storage: &dyn Storage) -> Result<u64, StoreError> {
+        let names = storage.names(FOLDER)?;
+        Ok(names.iter().filter_map(|name| number(name)).max().unwrap_or(0))
     }
 
     pub(crate) fn exists(storage: &dyn Storage, version: u64) -> Result<bool, StoreError> {
@@ -181,6 +201,10 @@ impl Manifest {
     pub(crate) fn delete(storage: &dyn Storage, version: u64) -> Result<(), StoreError> {
         storage.delete(&path(version))
     }
+}
+
+fn number(name: &str) -> Option<u64> {
+    name.strip_suffix(".json")?.parse().ok()
 }
 
 fn path(version: u64) -> String {

@@ -5,11 +5,14 @@
 //! manifest/<version>.json     which segments make a version; created if absent, so two writers cannot both publish one
 //! segments/<id>.parquet       rows sorted by `added`; ranges of different segments do not overlap
 //! segments/<id>.idx           identity key → row, STIX id → row, end → edge, checksums
-//! superseded/<id>-….roar      rows that a later version replaced
+//! superseded/<id>-….roar      rows that a later version replaced, or that were deleted
 //! cursor.key                  secret that signs paging cursors
-//! lock                        one writing process at a time
+//! lock, lock.queue            one writing process at a time, and the one that waits next
 //! ```
 //! Readers hold a [`Snapshot`] and never wait. The log in order is the concatenation of the segments: no merge, no sort.
+//!
+//! A row that a later version replaced is superseded: a former version. A row that was deleted is in both sets, and in no answer. Of each
+//! object of an inbox one row is live: its newest version, in the newest form of STIX that version is there in.
 //!
 //! An edge is in the log only behind both of its ends. One that misses an end waits in a segment that the manifest lists apart: the same
 //! files, the same durability, but no reader sees its rows.
@@ -30,9 +33,10 @@ mod tests;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
@@ -121,6 +125,10 @@ struct Shared {
     older: Mutex<LruCache<u64, Arc<Snapshot>>>,
     started: Instant,
     last_look_ms: AtomicU64,
+    /// When the newest version was last known for certain.
+    last_certain_ms: AtomicU64,
+    /// When old versions were last looked for.
+    looked: Mutex<gc::Looked>,
     now: Box<dyn Fn() -> Timestamp + Send + Sync>,
 }
 
@@ -214,6 +222,8 @@ impl Store {
                 older: Mutex::new(LruCache::new(NonZeroUsize::MIN.saturating_add(OLDER_KEPT - 1))),
                 started: Instant::now(),
                 last_look_ms: AtomicU64::new(0),
+                last_certain_ms: AtomicU64::new(0),
+                looked: Mutex::default(),
                 now,
             }),
         };
@@ -246,55 +256,123 @@ impl Store {
         (self.shared.now)()
     }
 
+    fn looked(&self) -> &Mutex<gc::Looked> {
+        &self.shared.looked
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        self.shared.started.elapsed().as_millis() as u64
+    }
+
     pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
         &self.shared.storage
     }
 
     /// The newest version, as far as this process knows; looks for versions of other processes at most every 50 ms.
     pub fn snapshot(&self) -> Result<Arc<Snapshot>, StoreError> {
-        let elapsed = self.shared.started.elapsed().as_millis() as u64;
+        let elapsed = self.elapsed_ms();
         let last = self.shared.last_look_ms.load(Ordering::Relaxed);
         let current = Arc::clone(&self.shared.current.read());
         if elapsed < last + REFRESH_MS {
             return Ok(current);
         }
         self.shared.last_look_ms.store(elapsed, Ordering::Relaxed);
-        // After a long silence the next version may have been replaced and removed already, and this one with it.
+        // After a silence the next version may have been replaced and removed already, and this one with it.
         let storage = &**self.storage();
-        let overtaken =
-            Manifest::exists(storage, current.version() + 1)? || !Manifest::exists(storage, current.version())?;
+        let silent = elapsed.saturating_sub(self.shared.last_certain_ms.load(Ordering::Relaxed)) >= gc::GRACE_S * 500;
+        let overtaken = silent
+            || Manifest::exists(storage, current.version() + 1)?
+            || !Manifest::exists(storage, current.version())?;
         if overtaken { self.reload() } else { Ok(current) }
     }
 
     /// The newest version as of now.
     pub fn reload(&self) -> Result<Arc<Snapshot>, StoreError> {
-        let manifest = Manifest::newest(&**self.storage())?;
-        let snapshot = self.snapshot_of(manifest)?;
-        Ok(self.install(snapshot))
+        let storage = &**self.storage();
+        let mut attempts = 0;
+        loop {
+            let certain = self.elapsed_ms();
+            let newest = Manifest::newest(storage)?;
+            let current = Arc::clone(&self.shared.current.read());
+            let snapshot = if newest == current.version() { Ok(Some(current)) } else { self.load(newest) };
+            attempts += 1;
+            match snapshot {
+                Ok(Some(snapshot)) => {
+                    self.shared.last_certain_ms.fetch_max(certain, Ordering::Relaxed);
+                    return Ok(self.install(snapshot));
+                }
+                // It can go between listing and reading only when newer ones exist: look again.
+                Ok(None) if attempts < 10 => {}
+                Ok(None) => {
+                    let path = storage.describe("manifest");
+                    return Err(StoreError::damaged(path, "its newest version vanishes while being read"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
-    /// An older version, as long as it is kept; `None` afterwards.
+    /// Reads a version; `None` when it is not there (any more).
+    fn load(&self, version: u64) -> Result<Option<Arc<Snapshot>>, StoreError> {
+        if version == 0 {
+            return self.snapshot_of(Manifest::empty()).map(Some);
+        }
+        let storage = &**self.storage();
+        let Some(manifest) = Manifest::load(storage, version)? else { return Ok(None) };
+        match self.snapshot_of(manifest) {
+            // Its files go with it.
+            Err(_) if !Manifest::exists(storage, version)? => Ok(None),
+            snapshot => snapshot.map(Some),
+        }
+    }
+
+    /// An older version, or the next younger one that is still kept; `None` when that is the newest. Nothing that was deleted since is
+    /// in it: versions from before the last deletion are not given out any more.
     pub fn snapshot_at(&self, version: u64) -> Result<Option<Arc<Snapshot>>, StoreError> {
         let current = self.snapshot()?;
         if version == current.version() {
             return Ok(Some(current));
         }
-        if version == 0 || version > current.version() {
+        let oldest = current.manifest().last_deletion;
+        if version == 0 || version < oldest || version > current.version() {
             return Ok(None);
         }
+        if let Some(snapshot) = self.older(version)? {
+            return Ok(Some(snapshot));
+        }
+        for kept in Manifest::versions(&**self.storage())? {
+            if (version..current.version()).contains(&kept)
+                && let Some(snapshot) = self.older(kept)?
+            {
+                return Ok(Some(snapshot));
+            }
+        }
+        Ok(None)
+    }
+
+    fn older(&self, version: u64) -> Result<Option<Arc<Snapshot>>, StoreError> {
         if let Some(snapshot) = self.shared.older.lock().get(&version).cloned() {
             // Its files go when its manifest does.
             return Ok(Manifest::exists(&**self.storage(), version)?.then_some(snapshot));
         }
-        let Some(manifest) = Manifest::load(&**self.storage(), version)? else { return Ok(None) };
-        let snapshot = self.snapshot_of(manifest)?;
+        let Some(snapshot) = self.load(version)? else { return Ok(None) };
         self.shared.older.lock().put(version, Arc::clone(&snapshot));
         Ok(Some(snapshot))
     }
 
     /// Starts a commit: waits for other writers, then builds on the newest version.
     pub fn writer(&self) -> Result<Writer, StoreError> {
-        Writer::begin(self)
+        Writer::begin(self, commit::LOCK_WAIT)
+    }
+
+    /// As [`Store::writer`], but gives up after waiting so long for other writers.
+    pub fn writer_within(&self, wait: Duration) -> Result<Writer, StoreError> {
+        Writer::begin(self, wait)
+    }
+
+    /// The folder of the store, if it lies in one.
+    pub fn folder(&self) -> Option<PathBuf> {
+        self.storage().lock_path()?.parent().map(Path::to_owned)
     }
 
     /// Removes what a killed writer left; call it once when a process starts to write or serve. Does nothing while another
@@ -302,7 +380,7 @@ impl Store {
     pub fn remove_orphans(&self) -> Result<(), StoreError> {
         let Some(_lock) = commit::try_lock(self)? else { return Ok(()) };
         let snapshot = self.reload()?;
-        let kept: Vec<u64> = Manifest::versions(&**self.storage())?.into_iter().map(|(version, _)| version).collect();
+        let kept = Manifest::versions(&**self.storage())?;
         gc::remove_orphans(self, &snapshot, &kept)
     }
 
@@ -314,6 +392,11 @@ impl Store {
     /// Rewrites small or much superseded segments into fewer, fuller ones; `added` and the order stay.
     pub fn compact(&self, options: &CompactOptions) -> Result<CompactReport, StoreError> {
         compact::compact(self, options)
+    }
+
+    /// Makes one of the newest segments when they are many and small; for whoever writes many small commits, after each of them.
+    pub fn merge_tail(&self) -> Result<CompactReport, StoreError> {
+        compact::merge_tail(self)
     }
 
     /// The secret that signs cursors, the same for every process on this store.
@@ -333,9 +416,11 @@ impl Store {
     pub(crate) fn publish(&self, manifest: Manifest) -> Result<Arc<Snapshot>, StoreError> {
         let version = manifest.version;
         let snapshot = self.snapshot_of(manifest)?;
+        self.storage().settle()?;
         if !snapshot.manifest().publish(&**self.storage())? {
             return Err(StoreError::Conflict { path: self.location().to_owned(), version });
         }
+        self.shared.last_certain_ms.fetch_max(self.elapsed_ms(), Ordering::Relaxed);
         Ok(self.install(snapshot))
     }
 
@@ -374,7 +459,11 @@ impl Store {
                 Some(view) => Arc::clone(&view.superseded),
                 None => snapshot::load_superseded(&**self.storage(), meta)?,
             };
-            views.push(SegmentView { segment: self.segment(meta, same), superseded });
+            let deleted = match same.filter(|view| view.segment.meta().deleted == meta.deleted) {
+                Some(view) => Arc::clone(&view.deleted),
+                None => snapshot::load_deleted(&**self.storage(), meta)?,
+            };
+            views.push(SegmentView { segment: self.segment(meta, same), superseded, deleted });
         }
         Ok(views)
     }
@@ -422,7 +511,8 @@ fn create_if_missing(storage: &dyn Storage, options: &StoreOptions) -> Result<()
 fn refuse_foreign(storage: &dyn Storage) -> Result<(), StoreError> {
     let ours = |name: &str| {
         name.contains("store.")
-            || ["lock", "manifest", "segments", "superseded", "users.json", CURSOR_KEY].contains(&name)
+            || ["lock", "lock.queue", "statuses", "manifest", "segments", "superseded", "users.json", CURSOR_KEY]
+                .contains(&name)
     };
     if storage.list("")?.iter().any(|listed| !ours(&listed.name)) {
         return Err(StoreError::NotAStore { path: storage.describe("") });

@@ -51,14 +51,16 @@ impl IndicatorTable {
         IndicatorTable { snapshot, all_versions: false }
     }
 
-    /// Superseded versions as well.
+    /// Superseded versions as well, but nothing that was deleted.
     pub fn all_versions(snapshot: Arc<Snapshot>) -> Self {
         IndicatorTable { snapshot, all_versions: true }
     }
 
-    fn partitioned_file(&self, view: &SegmentView) -> PartitionedFile {
+    fn partitioned_file(&self, view: &SegmentView) -> Result<PartitionedFile> {
+        // Opened now: a scan may take longer than the files of its version are kept.
+        view.segment.file().map_err(|error| DataFusionError::External(Box::new(error)))?;
         let meta = view.segment.meta();
-        let mut hidden = if self.all_versions { RoaringBitmap::new() } else { view.superseded.as_ref().clone() };
+        let mut hidden = RoaringBitmap::clone(if self.all_versions { &view.deleted } else { &view.superseded });
         hidden.extend(meta.definitions.iter().copied());
         let mut statistics = Statistics::new_unknown(&schema::schema());
         statistics.num_rows = if hidden.is_empty() {
@@ -79,10 +81,10 @@ impl IndicatorTable {
             .with_extension(Arc::clone(&view.segment))
             .with_statistics(Arc::new(statistics));
         if !hidden.is_empty() {
-            let shown = SegmentView { segment: Arc::clone(&view.segment), superseded: Arc::new(hidden) };
+            let shown = SegmentView { superseded: Arc::new(hidden), ..view.clone() };
             file = file.with_extension(ParquetRowSelection::new(live_selection(&shown)));
         }
-        file
+        Ok(file)
     }
 }
 
@@ -129,8 +131,8 @@ impl TableProvider for IndicatorTable {
             .with_enable_page_index(true)
             .with_bloom_filter_on_read(true)
             .with_pushdown_filters(true);
-        let files: Vec<PartitionedFile> =
-            self.snapshot.segments().iter().map(|view| self.partitioned_file(view)).collect();
+        let views = self.snapshot.segments().iter();
+        let files = views.map(|view| self.partitioned_file(view)).collect::<Result<Vec<PartitionedFile>>>()?;
         let groups = contiguous_groups(files, state.config().target_partitions());
         let added = schema.index_of(column::ADDED)?;
         let ordering =

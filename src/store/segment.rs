@@ -49,12 +49,15 @@ use crate::model::time::Timestamp;
 pub const ROW_GROUP_ROWS: usize = 131_072;
 /// A row group that would be longer than about this is written with fewer rows.
 pub(crate) const ROW_GROUP_BYTES: usize = 256 << 20;
+/// Files up to this size are read back in one piece.
+const WHOLE_BYTES: u64 = 4 << 20;
 /// Rows of a data page.
 pub const PAGE_ROWS: usize = 1_024;
 /// Most rows of a fresh segment: at one microsecond each, a second of the clock.
 pub const SEGMENT_ROWS: usize = 1_000_000;
 
-fn writer_properties() -> WriterProperties {
+/// Properties of a file whose first row group has so many rows.
+fn writer_properties(rows: usize) -> WriterProperties {
     use column as c;
     let mut properties = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_2_0)
@@ -98,8 +101,10 @@ fn writer_properties() -> WriterProperties {
     {
         properties = properties.set_column_statistics_enabled(ColumnPath::from(name), EnabledStatistics::None);
     }
-    for name in [c::VALUE, c::ID] {
-        let path = ColumnPath::from(name);
+    // What a single page holds is found by reading it.
+    let filtered: &[&str] = if rows > PAGE_ROWS { &[c::VALUE, c::ID] } else { &[] };
+    for name in filtered {
+        let path = ColumnPath::from(*name);
         properties = properties
             .set_column_bloom_filter_enabled(path.clone(), true)
             .set_column_bloom_filter_max_ndv(path.clone(), ROW_GROUP_ROWS as u64)
@@ -150,6 +155,7 @@ pub(crate) struct SegmentWriter {
     types: BTreeMap<String, u64>,
     natives: u64,
     definitions: Vec<u32>,
+    posted: BTreeMap<String, u64>,
     first: Option<i64>,
     last: i64,
 }
@@ -164,14 +170,14 @@ enum Ends {
 }
 
 impl SegmentWriter {
-    /// A segment of the log.
-    pub(crate) fn create(storage: &Arc<dyn Storage>) -> Result<Self, StoreError> {
-        Self::with_ends(storage, schema::schema(), Ends::OfColumns(Vec::new()))
+    /// A segment of the log, whose first row group has so many rows.
+    pub(crate) fn create(storage: &Arc<dyn Storage>, rows: usize) -> Result<Self, StoreError> {
+        Self::with_ends(storage, rows, schema::schema(), Ends::OfColumns(Vec::new()))
     }
 
     /// A segment of edges that wait.
-    pub(crate) fn create_waiting(storage: &Arc<dyn Storage>) -> Result<Self, StoreError> {
-        Self::with_ends(storage, schema::schema(), Ends::Given(Vec::new()))
+    pub(crate) fn create_waiting(storage: &Arc<dyn Storage>, rows: usize) -> Result<Self, StoreError> {
+        Self::with_ends(storage, rows, schema::schema(), Ends::Given(Vec::new()))
     }
 
     /// Files edges that wait under the keys of what each row waits for.
@@ -184,15 +190,15 @@ impl SegmentWriter {
     /// A segment with fewer columns, as an earlier version wrote it.
     #[cfg(test)]
     pub(crate) fn create_with_schema(storage: &Arc<dyn Storage>, schema: SchemaRef) -> Result<Self, StoreError> {
-        Self::with_ends(storage, schema, Ends::OfColumns(Vec::new()))
+        Self::with_ends(storage, ROW_GROUP_ROWS, schema, Ends::OfColumns(Vec::new()))
     }
 
-    fn with_ends(storage: &Arc<dyn Storage>, schema: SchemaRef, ends: Ends) -> Result<Self, StoreError> {
+    fn with_ends(storage: &Arc<dyn Storage>, rows: usize, schema: SchemaRef, ends: Ends) -> Result<Self, StoreError> {
         let id = uuid::Uuid::new_v4().simple().to_string();
         let path = data_path(&id);
         let tally = Tally { sink: storage.create(&path)?, bytes: 0, hash: XxHash3_64::new() };
         let parquet = parquet_error("write", storage.describe(&path));
-        let (writer, factory) = ArrowWriter::try_new(tally, Arc::clone(&schema), Some(writer_properties()))
+        let (writer, factory) = ArrowWriter::try_new(tally, Arc::clone(&schema), Some(writer_properties(rows)))
             .and_then(ArrowWriter::into_serialized_writer)
             .map_err(parquet)?;
         Ok(SegmentWriter {
@@ -209,6 +215,7 @@ impl SegmentWriter {
             types: BTreeMap::new(),
             natives: 0,
             definitions: Vec::new(),
+            posted: BTreeMap::new(),
             first: None,
             last: i64::MIN,
         })
@@ -275,6 +282,7 @@ impl SegmentWriter {
             self.definitions.extend(rows_of_kind(batch, schema::kind_value::DEFINITION).map(|row| base + row));
         }
         self.natives += kinds.values().sum::<u64>();
+        count_posted(batch, &mut self.posted);
         let added = batch.column(0).as_primitive::<TimestampMicrosecondType>();
         if let (Some(first), Some(last)) = (added.values().first(), added.values().last()) {
             self.first.get_or_insert(*first);
@@ -286,7 +294,7 @@ impl SegmentWriter {
         self.rows
     }
 
-    /// Completes file and index, durably; `None` (and no files) when no row was written.
+    /// Completes file and index; `None` (and no files) when no row was written. Publication makes them durable.
     pub(crate) fn finish(self) -> Result<Option<SegmentMeta>, StoreError> {
         let path = data_path(&self.id);
         if self.rows == 0 {
@@ -302,11 +310,20 @@ impl SegmentWriter {
         let raw = RawFile { handle: Arc::clone(&file), bytes };
         let metadata = ArrowReaderMetadata::load(&raw, ArrowReaderOptions::new())
             .map_err(parquet_error("read back", self.storage.describe(&path)))?;
-        let sums = chunk_ranges(metadata.metadata(), bytes)
-            .into_par_iter()
-            .map(|range| file.read_at(range).map(|chunk| XxHash3_64::oneshot(&chunk)))
-            .collect::<io::Result<Vec<u64>>>()
-            .map_err(StoreError::io("read", self.storage.describe(&path)))?;
+        let ranges = chunk_ranges(metadata.metadata(), bytes);
+        let sums = if bytes <= WHOLE_BYTES {
+            // One read instead of one a column.
+            file.read_at(0..bytes).map(|whole| {
+                let chunk = |range: Range<u64>| whole.get(range.start as usize..range.end as usize);
+                ranges.into_iter().map(|range| XxHash3_64::oneshot(chunk(range).unwrap_or_default())).collect()
+            })
+        } else {
+            ranges
+                .into_par_iter()
+                .map(|range| file.read_at(range).map(|chunk| XxHash3_64::oneshot(&chunk)))
+                .collect::<io::Result<Vec<u64>>>()
+        };
+        let sums = sums.map_err(StoreError::io("read", self.storage.describe(&path)))?;
         // Where the tail begins, so that it can be checked before anything in it is believed.
         let mut guards = sums;
         guards.push(tail_of(metadata.metadata()));
@@ -329,7 +346,9 @@ impl SegmentWriter {
             types: self.types,
             natives: self.natives,
             definitions: self.definitions,
+            posted: self.posted,
             superseded: None,
+            deleted: None,
         }))
     }
 }
@@ -403,13 +422,33 @@ pub(crate) fn collect_ids(batch: &RecordBatch, base: u32, out: &mut Vec<(u64, u3
     }
 }
 
-/// Appends `(id key, row)` of both ends of every edge.
+/// Appends `(id key, row)` of both ends of every edge. What lies in an inbox is none, whatever it says.
 pub(crate) fn collect_ends(batch: &RecordBatch, base: u32, out: &mut Vec<(u64, u32)>) {
+    let texts = |name: &str| batch.column_by_name(name).and_then(|array| array.as_string_opt::<i32>());
+    let inboxes = texts(column::INBOX);
     for name in [column::SOURCE_REF, column::TARGET_REF] {
-        let refs = batch.column_by_name(name).and_then(|array| array.as_any().downcast_ref::<StringArray>());
-        let Some(refs) = refs.filter(|refs| refs.null_count() < refs.len()) else { continue };
-        for row in (0..refs.len()).filter(|row| refs.is_valid(*row)) {
+        let Some(refs) = texts(name).filter(|refs| refs.null_count() < refs.len()) else { continue };
+        let is_edge = |row: &usize| refs.is_valid(*row) && inboxes.is_none_or(|inboxes| inboxes.is_null(*row));
+        for row in (0..refs.len()).filter(is_edge) {
             out.push((index::id_key(refs.value(row)), base + row as u32));
+        }
+    }
+}
+
+/// Adds up the rows of inboxes by the version of STIX they are written in.
+fn count_posted(batch: &RecordBatch, counts: &mut BTreeMap<String, u64>) {
+    let inboxes = batch.column_by_name(column::INBOX).and_then(|array| array.as_string_opt::<i32>());
+    let Some(inboxes) = inboxes.filter(|inboxes| inboxes.null_count() < inboxes.len()) else { return };
+    let versions = batch.column_by_name(column::SPEC_VERSION).and_then(|array| array.as_dictionary_opt::<Int32Type>());
+    let versions = versions.and_then(|versions| versions.downcast_dict::<StringArray>());
+    for row in (0..inboxes.len()).filter(|row| inboxes.is_valid(*row)) {
+        let version = versions.filter(|versions| versions.is_valid(row));
+        let version = version.map_or("", |versions| versions.values().value(versions.keys().value(row) as usize));
+        match counts.get_mut(version) {
+            Some(count) => *count += 1,
+            None => {
+                counts.insert(version.to_owned(), 1);
+            }
         }
     }
 }
@@ -425,7 +464,7 @@ fn rows_of_kind(batch: &RecordBatch, wanted: &str) -> impl Iterator<Item = u32> 
     .map(|(row, _)| row)
 }
 
-fn count_names(batch: &RecordBatch, column: &str, counts: &mut BTreeMap<String, u64>) {
+pub(crate) fn count_names(batch: &RecordBatch, column: &str, counts: &mut BTreeMap<String, u64>) {
     let Some(types) = batch.column_by_name(column).and_then(|array| array.as_dictionary_opt::<Int32Type>()) else {
         return;
     };
@@ -534,7 +573,9 @@ impl Segment {
 
     /// Whether there are edges among its rows.
     pub(crate) fn has_edges(&self) -> bool {
-        self.meta.types.get(StixType::Relationship.as_str()).is_some_and(|rows| *rows > 0)
+        let relationships = self.meta.types.get(StixType::Relationship.as_str());
+        // Those in an inbox are plain objects.
+        relationships.is_some_and(|rows| *rows > 0) && self.meta.posted_rows() < self.meta.rows
     }
 
     /// Candidate edges of each end: calls `found(position in ends, row)`. `ends` must be sorted.
@@ -556,7 +597,7 @@ impl Segment {
             return Ok(ends);
         }
         let (mut ends, mut base) = (Vec::new(), 0);
-        let columns = [column::SOURCE_REF, column::TARGET_REF];
+        let columns = [column::SOURCE_REF, column::TARGET_REF, column::INBOX];
         for batch in self.read(std::slice::from_ref(&(0..self.rows())), &columns, 8_192)? {
             let batch = batch?;
             collect_ends(&batch, base, &mut ends);
@@ -634,11 +675,8 @@ impl Segment {
             }
             return Err(StoreError::damaged(&path, "its checksum does not fit"));
         }
-        let index_path = index_path(&self.meta.id);
-        let index = self.storage.open(&index_path, self.meta.index_bytes)?;
-        let described = self.storage.describe(&index_path);
-        let content = index.whole().map_err(StoreError::io("read", &described))?;
-        if format!("{:016x}", XxHash3_64::oneshot(&content)) != self.meta.index_checksum {
+        let described = self.storage.describe(&index_path(&self.meta.id));
+        if format!("{:016x}", XxHash3_64::oneshot(file.index.whole())) != self.meta.index_checksum {
             return Err(StoreError::damaged(described, "its checksum does not fit"));
         }
         file.index.verify()?;
@@ -651,8 +689,15 @@ impl Segment {
         let mut previous = i64::MIN;
         let mut rows = 0u64;
         let (mut ids, mut ends) = (Vec::new(), Vec::new());
-        let columns =
-            [column::ADDED, column::ID, column::INDICATOR_ID, column::STIX_ID, column::SOURCE_REF, column::TARGET_REF];
+        let columns = [
+            column::ADDED,
+            column::ID,
+            column::INDICATOR_ID,
+            column::STIX_ID,
+            column::SOURCE_REF,
+            column::TARGET_REF,
+            column::INBOX,
+        ];
         for batch in self.read(std::slice::from_ref(&(0..self.rows())), &columns, 8_192)? {
             let batch = batch?;
             for value in batch.column(0).as_primitive::<TimestampMicrosecondType>().values() {

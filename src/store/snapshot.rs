@@ -14,7 +14,7 @@ use super::error::StoreError;
 use super::fs::Storage;
 use super::index::{self, KeyEntry};
 use super::manifest::{Manifest, SegmentMeta, SupersededMeta};
-use super::segment::Segment;
+use super::segment::{Segment, count_names};
 use crate::model::schema;
 use crate::model::time::Timestamp;
 
@@ -33,6 +33,8 @@ pub struct SegmentView {
     pub segment: Arc<Segment>,
     /// Those of them that a later version replaced.
     pub superseded: Arc<RoaringBitmap>,
+    /// Those of the superseded that were deleted: in no answer, not even as a former version.
+    pub deleted: Arc<RoaringBitmap>,
 }
 
 /// A row found by its key.
@@ -46,6 +48,8 @@ pub(crate) struct Found {
     pub(crate) digest: u64,
     /// Whether it is the newest version of its record.
     pub(crate) live: bool,
+    /// Whether it was deleted: then it is not even a former version.
+    pub(crate) deleted: bool,
 }
 
 impl Snapshot {
@@ -183,7 +187,8 @@ fn find_keys<'a>(views: impl Iterator<Item = &'a SegmentView>, keys: &[u64]) -> 
     let mut all = Vec::new();
     for (segment, view) in views.enumerate() {
         view.segment.file()?.index.find_keys(keys, |position, KeyEntry { row, digest, .. }| {
-            all.push(Found { position, segment, row, digest, live: !view.superseded.contains(row) });
+            let (live, deleted) = (!view.superseded.contains(row), view.deleted.contains(row));
+            all.push(Found { position, segment, row, digest, live, deleted });
         })?;
     }
     Ok(all)
@@ -202,9 +207,28 @@ pub(crate) fn runs(rows: &RoaringBitmap) -> Vec<Range<u32>> {
 }
 
 impl SegmentView {
-    /// Rows that are the newest version of their record.
+    /// Rows that are the newest version of their record. What was deleted is superseded as well.
     pub fn live_rows(&self) -> u64 {
         self.segment.meta().rows - self.superseded.len()
+    }
+
+    /// Rows by STIX type, superseded ones included but not those deleted; the empty name counts rows without one.
+    pub fn types(&self) -> Result<BTreeMap<String, u64>, StoreError> {
+        let mut types = self.segment.meta().types.clone();
+        if self.deleted.is_empty() {
+            return Ok(types);
+        }
+        let mut gone = BTreeMap::new();
+        for batch in self.segment.read(&runs(&self.deleted), &[schema::column::STIX_TYPE], 8_192)? {
+            count_names(&batch?, schema::column::STIX_TYPE, &mut gone);
+        }
+        for (name, count) in gone {
+            if let Some(left) = types.get_mut(&name) {
+                *left = left.saturating_sub(count);
+            }
+        }
+        types.retain(|_, count| *count > 0);
+        Ok(types)
     }
 
     /// Live rows that are definitions of the store's own.
@@ -237,7 +261,20 @@ fn superseded_path(file: &str) -> String {
 
 /// Reads a segment's superseded rows.
 pub(crate) fn load_superseded(storage: &dyn Storage, meta: &SegmentMeta) -> Result<Arc<RoaringBitmap>, StoreError> {
-    let Some(superseded) = &meta.superseded else { return Ok(Arc::default()) };
+    load_rows(storage, meta, meta.superseded.as_ref())
+}
+
+/// Reads a segment's deleted rows.
+pub(crate) fn load_deleted(storage: &dyn Storage, meta: &SegmentMeta) -> Result<Arc<RoaringBitmap>, StoreError> {
+    load_rows(storage, meta, meta.deleted.as_ref())
+}
+
+fn load_rows(
+    storage: &dyn Storage,
+    meta: &SegmentMeta,
+    rows: Option<&SupersededMeta>,
+) -> Result<Arc<RoaringBitmap>, StoreError> {
+    let Some(superseded) = rows else { return Ok(Arc::default()) };
     let path = superseded_path(&superseded.file);
     let described = storage.describe(&path);
     let bytes = storage.read(&path)?.ok_or_else(|| StoreError::damaged(&described, "the file is missing"))?;

@@ -63,6 +63,12 @@ impl Storage for Mortal {
     fn put_if_absent(&self, path: &str, bytes: &[u8], secret: bool) -> Result<bool, StoreError> {
         step(&self.steps, self.death, || self.folder.put_if_absent(path, bytes, secret))
     }
+    fn settle(&self) -> Result<(), StoreError> {
+        step(&self.steps, self.death, || self.folder.settle())
+    }
+    fn names(&self, folder: &str) -> Result<Vec<String>, StoreError> {
+        self.folder.names(folder)
+    }
     fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
         self.folder.list(folder)
     }
@@ -146,7 +152,29 @@ fn a_death_at_any_step_leaves_the_last_version_or_the_next() {
     };
     // Ends change and come, edges enter and wait, the report gets references.
     let link: Work = |store| import(store, &(domains(5..35, 2) + REPORT + &edges(30..40))).map(|_| ());
-    let cases: [(&str, String, Work, [u64; 2]); 4] = [
+    // One record goes, of another the newest version, so that the one before comes to the front.
+    let delete: Work = |store| {
+        let mut writer = store.writer().map_err(|error| error.to_string())?;
+        let snapshot = Arc::clone(writer.snapshot());
+        for (value, whole) in [("h5.example.com", true), ("h6.example.com", false)] {
+            let key = twox_hash::XxHash3_64::oneshot(format!("Domain\0{value}").as_bytes());
+            let found = snapshot.find_keys(&[key]).map_err(|error| error.to_string())?;
+            assert!(!found.is_empty() || whole);
+            let again = found.iter().any(|found| found.deleted) || found.len() < 2;
+            for found in found.iter().filter(|_| !again) {
+                match whole || found.live {
+                    true => writer.delete(found.segment, found.row),
+                    false => writer.revive(found.segment, found.row),
+                }
+            }
+        }
+        writer.publish().map(|_| ()).map_err(|error| error.to_string())
+    };
+    let merge: Work = |store| store.merge_tail().map(|_| ()).map_err(|error| error.to_string());
+    let singles: Vec<String> = (200..209).map(|number| domains(number..number + 1, 1)).collect();
+    let cases: [(&str, String, Work, [u64; 2]); 6] = [
+        ("delete", String::new(), delete, [99, 0]),
+        ("merge", singles.join("\0"), merge, [109, 0]),
         ("import", String::new(), update, [150, 0]),
         ("compact", String::new(), compact, [100, 0]),
         ("link", edges(100..110) + &edges(0..30), link, [100 + 60 + 20 + 1, 20]),
@@ -163,7 +191,11 @@ fn a_death_at_any_step_leaves_the_last_version_or_the_next() {
         let origin = tempfile::tempdir().unwrap();
         let store = Store::open_or_create(options(&origin)).unwrap();
         import(&store, &domains(0..100, 1)).unwrap();
-        import(&store, &(domains(0..10, 2) + &first)).unwrap();
+        let mut parts = first.split('\0');
+        import(&store, &(domains(0..10, 2) + parts.next().unwrap_or_default())).unwrap();
+        parts.for_each(|part| {
+            import(&store, part).unwrap();
+        });
         let before = state(&store);
         for death in [Death::Before, Death::After] {
             let mut deaths = 0;
@@ -203,6 +235,152 @@ fn a_death_at_any_step_leaves_the_last_version_or_the_next() {
                 deaths += 1;
             }
             assert!(deaths > 5, "{name}: only {deaths} steps");
+        }
+    }
+}
+
+/// Who lets the lock go and wants it again at once comes behind whoever waited.
+#[test]
+fn a_waiting_writer_is_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = StoreOptions { location: folder.path().to_string_lossy().into_owned(), ..StoreOptions::default() };
+    let store = Store::open_or_create(options.clone()).unwrap();
+    let queue = std::fs::File::create(folder.path().join("lock.queue")).unwrap();
+    for _ in 0..3 {
+        let order = parking_lot::Mutex::new(Vec::new());
+        let writer = store.writer().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let other = Store::open(options.clone()).unwrap();
+                let _writer = other.writer().unwrap();
+                order.lock().push("who waited");
+            });
+            while queue.try_lock().is_ok() {
+                queue.unlock().unwrap();
+                std::thread::yield_now();
+            }
+            drop(writer);
+            let _writer = store.writer().unwrap();
+            order.lock().push("who had it");
+        });
+        assert_eq!(*order.lock(), ["who waited", "who had it"]);
+    }
+    // Nobody waits for ever.
+    let _writer = store.writer().unwrap();
+    let waited = store.writer_within(std::time::Duration::from_millis(1));
+    assert!(matches!(waited, Err(StoreError::Locked { .. })));
+    drop(store.writer_within(std::time::Duration::ZERO));
+    assert!(Store::open_or_create(options).is_ok());
+}
+
+/// A writer that locks again and again starves nobody.
+#[test]
+fn writers_take_turns() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = StoreOptions { location: folder.path().to_string_lossy().into_owned(), ..StoreOptions::default() };
+    let store = Store::open_or_create(options.clone()).unwrap();
+    let (done, turns) = (std::sync::atomic::AtomicBool::new(false), AtomicI64::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let greedy = Store::open(options.clone()).unwrap();
+            while !done.load(Ordering::SeqCst) {
+                let _writer = greedy.writer().unwrap();
+                turns.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        for _ in 0..10 {
+            let _writer = store.writer().unwrap();
+        }
+        done.store(true, Ordering::SeqCst);
+    });
+    assert!(turns.load(Ordering::SeqCst) < 20_000);
+}
+
+/// Of versions that come in short order only some are kept, with what they need; a reader that slept finds the newest all the same.
+#[test]
+fn versions_in_short_order_are_thinned() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = StoreOptions { location: folder.path().to_string_lossy().into_owned(), ..StoreOptions::default() };
+    let store = Store::open_or_create(options.clone()).unwrap();
+    for number in 0..11 {
+        import(&store, &domains(number..number + 1, 1)).unwrap();
+        import(&store, &domains(number..number + 1, 2)).unwrap();
+    }
+    let sleeper = Store::open(options.clone()).unwrap();
+    let early = sleeper.snapshot().unwrap().version();
+    for number in 20..30 {
+        import(&store, &domains(number..number + 1, 1)).unwrap();
+    }
+    // An hour ago to within a minute, eight in each five seconds.
+    let versions = super::manifest::Manifest::versions(&**store.storage()).unwrap();
+    let base = std::time::SystemTime::UNIX_EPOCH
+        + std::time::Duration::from_secs((Timestamp::now().0 / 1_000_000 - 3_000) as u64 / 5 * 5);
+    for (position, version) in versions.iter().enumerate() {
+        let path = folder.path().join(format!("manifest/{version:020}.json"));
+        let written = base + std::time::Duration::from_secs(position as u64 / 8 * 5);
+        std::fs::File::options().append(true).open(path).unwrap().set_modified(written).unwrap();
+    }
+    *store.looked().lock() = super::gc::Looked::default();
+    import(&store, &domains(40..41, 1)).unwrap();
+    let kept = super::manifest::Manifest::versions(&**store.storage()).unwrap();
+    assert!(kept.len() <= versions.len().div_ceil(8) + 1, "{kept:?}");
+    assert!(!kept.contains(&early) && !kept.contains(&(early + 1)), "{kept:?}");
+    // The files of those that went are gone, those of the others are there.
+    for version in &kept {
+        let snapshot = store.snapshot_at(*version).unwrap().unwrap();
+        for view in snapshot.segments() {
+            view.segment.file().unwrap();
+        }
+    }
+    let folders = ["segments", "superseded"];
+    let count = || folders.map(|name| store.storage().names(name).unwrap().len());
+    let before = count();
+    store.remove_orphans().unwrap();
+    assert_eq!(count(), before, "what no version names went with the versions");
+    // A walk on one that went goes on in the next one that is there, a writer and a sleeper find the newest.
+    let next = kept.iter().copied().find(|version| *version > early).unwrap();
+    assert_eq!(store.snapshot_at(early).unwrap().unwrap().version(), next);
+    let newest = *kept.last().unwrap();
+    assert_eq!(sleeper.writer().unwrap().snapshot().version(), newest);
+    assert_eq!(Store::open(options).unwrap().snapshot().unwrap().version(), newest);
+    assert!(store.check(|_| ()).unwrap().problems.is_empty());
+}
+
+/// Not a test: what a commit of one row costs. `cargo test --lib thousand -- --ignored --nocapture`
+#[test]
+#[ignore = "measures"]
+fn a_thousand_commits() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = StoreOptions { location: folder.path().to_string_lossy().into_owned(), ..StoreOptions::default() };
+    let store = Store::open_or_create(options).unwrap();
+    import(&store, &domains(0..1, 1)).unwrap();
+    let snapshot = store.snapshot().unwrap();
+    let names: Vec<&str> = crate::model::schema::schema_names().into_iter().skip(1).collect();
+    let view = &snapshot.segments()[0];
+    let batch = view.segment.read(std::slice::from_ref(&(0..1)), &names, 1).unwrap().next().unwrap().unwrap();
+    let mut times = [std::time::Duration::ZERO; 4];
+    for number in 0..1_000u64 {
+        let began = std::time::Instant::now();
+        let mut writer = store.writer().unwrap();
+        times[0] += began.elapsed();
+        let began = std::time::Instant::now();
+        writer.append(super::NewRows { batch: batch.clone(), keys: vec![number], digests: vec![number] }, &[]).unwrap();
+        writer.publish().unwrap();
+        times[1] += began.elapsed();
+        let began = std::time::Instant::now();
+        store.merge_tail().unwrap();
+        times[2] += began.elapsed();
+        if number % 100 == 99 {
+            let files = ["manifest", "segments", "superseded"].map(|name| store.storage().names(name).unwrap().len());
+            let segments = store.snapshot().unwrap().segments().len();
+            let bytes = view.segment.meta().bytes;
+            println!(
+                "{number}: begin {:?}, publish {:?}, merge {:?}; files {files:?}, {segments} segments, {bytes} bytes",
+                times[0] / 100,
+                times[1] / 100,
+                times[2] / 100
+            );
+            times = Default::default();
         }
     }
 }
