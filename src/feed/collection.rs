@@ -85,6 +85,21 @@ pub struct CollectionSpec {
     pub extension_fields: Option<ExtensionFields>,
     /// Which relationships it holds.
     pub relationships: Relationships,
+    /// Holds what clients post to it, and nothing else; the query is not looked at.
+    pub inbox: bool,
+    /// Who may read and write it.
+    pub access: Access,
+    /// Paths of the API roots it is in; empty: the first one.
+    pub api_roots: Vec<String>,
+}
+
+/// Who may read and who may write, as configured; what the names mean is the server's business.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// Names of those who may read; `None`: as whatever the collection is in has it.
+    pub read: Option<Vec<String>>,
+    /// Names of those who may write; `None`: as whatever the collection is in has it. Only an inbox can be written to.
+    pub write: Option<Vec<String>>,
 }
 
 /// Which relationships a collection holds. One belongs to it only when both of its ends do.
@@ -115,6 +130,12 @@ pub struct Collection {
     pub options: RenderOptions,
     /// Which relationships it holds.
     pub relationships: Relationships,
+    /// Holds what clients post to it, and nothing else: rows whose `inbox` is this collection's id.
+    pub inbox: bool,
+    /// Who may read and write it.
+    pub access: Access,
+    /// Paths of the API roots it is in; empty: the first one.
+    pub api_roots: Vec<String>,
     /// Form of an empty answer.
     pub empty_objects: EmptyList,
     /// Leave the query text out of the collection resource.
@@ -161,6 +182,9 @@ impl CollectionSpec {
             profile: None,
             extension_fields: None,
             relationships: Relationships::default(),
+            inbox: false,
+            access: Access::default(),
+            api_roots: Vec::new(),
         }
     }
 
@@ -187,6 +211,9 @@ impl CollectionSpec {
                 extensions: self.extension_fields.clone().map(|fields| Arc::new(Extensions::new(fields, ids))),
             },
             relationships: self.relationships,
+            inbox: self.inbox,
+            access: self.access.clone(),
+            api_roots: self.api_roots.clone(),
             empty_objects: options.empty_objects,
             hide_query: options.hide_query,
             page_size: options.page_size,

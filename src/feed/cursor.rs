@@ -78,11 +78,12 @@ impl Cursor {
         Ok(cursor)
     }
 
-    /// Filters repeated beside the cursor must be the ones the walk began with.
+    /// Filters repeated beside the cursor must be the ones the walk began with; an `added_after` may be later, see
+    /// [`begins_anew`](Self::begins_anew).
     pub(crate) fn check(&self, filters: &Filters, given: Given) -> Result<(), FeedError> {
         let own = &self.filters;
         let differing = [
-            ("added_after", given.added_after && filters.added_after != own.added_after),
+            ("added_after", given.added_after && filters.added_after < own.added_after),
             ("match[id]", given.ids && filters.ids != own.ids),
             ("match[type]", given.types && filters.types != own.types),
             ("match[version]", given.versions && filters.versions != own.versions),
@@ -92,6 +93,14 @@ impl Cursor {
             Some((name, _)) => Err(FeedError::FiltersDiffer { name }),
             None => Ok(()),
         }
+    }
+
+    /// Whether a request beside the cursor asks for a new walk in truth: its `added_after` is later than the one that the
+    /// cursor's walk began with. OpenCTI's connector never lets go of the `next` that a run ended with, and sends it with the
+    /// date of each later run; others move the date along with `next`. All of them get what they wait for from that date on,
+    /// in the newest state; an error, or the rest of the old walk, would leave them with nothing for good.
+    pub(crate) fn begins_anew(&self, filters: &Filters, given: Given) -> bool {
+        given.added_after && filters.added_after > self.filters.added_after
     }
 }
 
@@ -296,6 +305,28 @@ mod tests {
         fn no_text_panics(text in ".{0,200}") {
             prop_assert!(Cursor::decode(&text, &[1; 32], 9).is_err());
         }
+    }
+
+    /// Both what a client can send, and what reading would meet if a signature were no protection.
+    #[test]
+    fn fuzz_cursor() {
+        use crate::fuzz::{fuzz, outcome};
+        const KEY: [u8; 32] = [1; 32];
+        fuzz("cursor", &["\x01", "\0\0", "\x09\0\0\0\0\0\0\0", "indicator", "AQID", "-", "_", "="], |input| {
+            assert!(Cursor::decode(&String::from_utf8_lossy(input), &KEY, 9).is_err(), "a text without a signature");
+            let signature = sign(&KEY, input);
+            let text = URL_SAFE_NO_PAD.encode([input, &signature[..SIGNATURE_BYTES]].concat());
+            let read = Cursor::decode(&text, &KEY, 9);
+            if let Ok(cursor) = &read {
+                assert_eq!(Cursor::decode(&cursor.encode(&KEY), &KEY, 9).ok().as_ref(), Some(cursor));
+            }
+            let lengths = |cursor: Cursor| {
+                let filters = cursor.filters;
+                let lists = [filters.ids.len(), filters.types.len(), filters.spec_versions.len()];
+                (lists.map(|length| length.min(4)), cursor.object.is_some(), format!("{:?}", filters.versions).len())
+            };
+            outcome((read.map(lengths).map_err(|error| error.to_string()), input.len().min(80)))
+        });
     }
 
     #[test]

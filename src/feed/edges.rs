@@ -15,8 +15,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 
-use crate::feed::matching::{MatchIndex, Predicate, Rows};
-use crate::model::kind::StixType;
+use crate::feed::matching::{MatchIndex, Predicate, Records, Rows};
 use crate::model::schema::column;
 use crate::model::time::Timestamp;
 use crate::store::{SegmentView, Snapshot, StoreError, id_key, row_runs};
@@ -67,8 +66,8 @@ struct Edges {
 /// What decides on the ends.
 #[derive(Debug)]
 pub(crate) struct Ends<'a> {
-    /// Holds for the records of the collection.
-    pub(crate) records: &'a Predicate,
+    /// The records of the collection.
+    pub(crate) records: &'a Records,
     /// Must hold for them as well; names the instant it is asked for.
     pub(crate) clocked: Option<&'a Predicate>,
     /// Holds for records that the collection serves as `indicator`.
@@ -92,14 +91,17 @@ pub(crate) struct EdgeIndex {
     complete: Mutex<LruCache<MembershipKey, Arc<Complete>>>,
     /// Holds for relationships, of any collection and version.
     pub(crate) is_edge: Predicate,
+    /// Holds for rows of inboxes, which are no ends.
+    pub(crate) is_posted: Predicate,
 }
 
 impl EdgeIndex {
-    pub(crate) fn new(is_edge: Predicate) -> Self {
+    pub(crate) fn new(is_edge: Predicate, is_posted: Predicate) -> Self {
         EdgeIndex {
             edges: Mutex::new(LruCache::new(NonZeroUsize::MIN.saturating_add(SNAPSHOTS - 1))),
             complete: Mutex::new(LruCache::new(NonZeroUsize::MIN.saturating_add(MEMBERSHIPS - 1))),
             is_edge,
+            is_posted,
         }
     }
 
@@ -110,8 +112,10 @@ impl EdgeIndex {
         index: &MatchIndex,
         ends: &Ends<'_>,
     ) -> Result<Arc<Complete>, StoreError> {
-        let conditions = [Some(ends.records), ends.clocked, Some(ends.as_indicator), Some(ends.servable)];
-        let key = (snapshot.version(), conditions.map(|condition| condition.map(Predicate::key)), ends.revoked);
+        let [clocked, as_indicator, servable] =
+            [ends.clocked, Some(ends.as_indicator), Some(ends.servable)].map(|one| one.map(Predicate::key));
+        let conditions = [Some(ends.records.key()), clocked, as_indicator, servable];
+        let key = (snapshot.version(), conditions, ends.revoked);
         if let Some(complete) = self.complete.lock().get(&key) {
             return Ok(Arc::clone(complete));
         }
@@ -125,20 +129,18 @@ impl EdgeIndex {
         if let Some(edges) = self.edges.lock().get(&snapshot.version()) {
             return Ok(Arc::clone(edges));
         }
-        let edges = Arc::new(Edges::read(snapshot, index, &self.is_edge)?);
+        let edges = Arc::new(Edges::read(snapshot, index, &self.is_edge, &self.is_posted)?);
         self.edges.lock().put(snapshot.version(), Arc::clone(&edges));
         Ok(edges)
     }
 }
 
-const EDGE: &str = StixType::Relationship.as_str();
-
 /// Whether there are relationships that were added after `after`. Who asks for what is new mostly gets none.
 pub(crate) fn needed(snapshot: &Snapshot, after: Option<Timestamp>) -> bool {
-    snapshot.segments().iter().any(|view| {
-        let meta = view.segment.meta();
-        meta.types.contains_key(EDGE) && after.is_none_or(|after| meta.last_added > after.0)
-    })
+    snapshot
+        .segments()
+        .iter()
+        .any(|view| view.segment.has_edges() && after.is_none_or(|after| view.segment.meta().last_added > after.0))
 }
 
 /// An end as the row names it.
@@ -148,10 +150,15 @@ struct Named {
 }
 
 impl Edges {
-    fn read(snapshot: &Snapshot, index: &MatchIndex, is_edge: &Predicate) -> Result<Self, StoreError> {
+    fn read(
+        snapshot: &Snapshot,
+        index: &MatchIndex,
+        is_edge: &Predicate,
+        is_posted: &Predicate,
+    ) -> Result<Self, StoreError> {
         let mut named: Vec<(usize, u32, bool, [Named; 2])> = Vec::new();
         for (position, view) in snapshot.segments().iter().enumerate() {
-            if !view.segment.meta().types.contains_key(EDGE) {
+            if !view.segment.has_edges() {
                 continue;
             }
             let rows = match index.rows(&view.segment, is_edge)? {
@@ -191,6 +198,13 @@ impl Edges {
         let mut found: Vec<(u64, Place)> = live.map(|(key, (segment, row))| (key, (segment as u32, row))).collect();
         found.sort_unstable();
         found.dedup();
+        let mut posted: HashMap<u32, Rows> = HashMap::new();
+        for (position, view) in snapshot.segments().iter().enumerate() {
+            if view.segment.meta().posted_rows() > 0 && found.iter().any(|(_, (at, _))| *at as usize == position) {
+                posted.insert(position as u32, index.rows(&view.segment, is_posted)?);
+            }
+        }
+        found.retain(|(_, (segment, row))| posted.get(segment).is_none_or(|posted| !posted.contains(*row)));
         let places: Vec<Place> = found.iter().map(|(_, place)| *place).collect();
         let locate = |end: &Named| {
             let from = found.partition_point(|(key, _)| *key < end.key) as u32;
@@ -217,7 +231,7 @@ impl Edges {
         let mut members: HashMap<u32, (RoaringBitmap, Rows)> = HashMap::new();
         for (segment, wanted) in wanted {
             let Some(view) = snapshot.segments().get(segment as usize) else { continue };
-            let mut rows = match index.rows(&view.segment, ends.records)? {
+            let mut rows = match ends.records.rows(index, &view.segment)? {
                 Rows::All => wanted,
                 Rows::Some(rows) => wanted & &*rows,
             };

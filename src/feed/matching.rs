@@ -108,6 +108,19 @@ impl Rows {
         }
     }
 
+    /// These without those.
+    fn without(self, others: &Rows, all: u32) -> Rows {
+        match (self, others) {
+            (_, Rows::All) => Rows::Some(Arc::default()),
+            (Rows::All, Rows::Some(others)) => {
+                let mut rows = RoaringBitmap::new();
+                rows.insert_range(0..all);
+                Rows::Some(Arc::new(rows - &**others))
+            }
+            (Rows::Some(rows), Rows::Some(others)) => Rows::Some(Arc::new(&*rows - &**others)),
+        }
+    }
+
     /// These and those.
     pub(crate) fn union(self, others: &Arc<RoaringBitmap>) -> Rows {
         match self {
@@ -121,6 +134,63 @@ impl Rows {
             Rows::All => 64,
             Rows::Some(rows) => 64 + rows.serialized_size(),
         }
+    }
+}
+
+/// What the records of a collection have to do with inboxes.
+#[derive(Debug, Clone)]
+pub(crate) enum Posted {
+    /// Rows of inboxes, for which this holds, are left out.
+    LeftOut(Predicate),
+    /// There are no others.
+    Only,
+    /// As the condition has it, since it names the inbox.
+    AsSaid,
+}
+
+/// The records of a collection. Where a segment has no rows of inboxes, nobody looks which row is one.
+#[derive(Debug, Clone)]
+pub(crate) struct Records {
+    condition: Predicate,
+    posted: Posted,
+    key: Arc<str>,
+}
+
+impl Records {
+    pub(crate) fn new(condition: Predicate, posted: Posted) -> Self {
+        let key = match &posted {
+            Posted::LeftOut(_) => format!("{}\0not posted", condition.key).into(),
+            Posted::Only | Posted::AsSaid => condition.key(),
+        };
+        Records { condition, posted, key }
+    }
+
+    /// Names the records: equal keys, equal rows.
+    pub(crate) fn key(&self) -> Arc<str> {
+        Arc::clone(&self.key)
+    }
+
+    /// The rows of a segment, superseded ones included. Runs on the calling pool.
+    pub(crate) fn rows(&self, index: &MatchIndex, segment: &Segment) -> Result<Rows, StoreError> {
+        let posted = segment.meta().posted_rows();
+        match &self.posted {
+            Posted::Only if posted == 0 => Ok(Rows::Some(Arc::default())),
+            Posted::LeftOut(_) if posted == segment.meta().rows => Ok(Rows::Some(Arc::default())),
+            Posted::LeftOut(is_posted) if posted > 0 => {
+                let rows = index.rows(segment, &self.condition)?;
+                Ok(rows.without(&index.rows(segment, is_posted)?, segment.rows()))
+            }
+            Posted::LeftOut(_) | Posted::Only | Posted::AsSaid => index.rows(segment, &self.condition),
+        }
+    }
+
+    /// Conditions that one row has to fulfil, and whether it must.
+    pub(crate) fn conditions(&self, segment: &Segment) -> impl Iterator<Item = (&Predicate, bool)> {
+        let left_out = match &self.posted {
+            Posted::LeftOut(is_posted) if segment.meta().posted_rows() > 0 => Some((is_posted, false)),
+            Posted::LeftOut(_) | Posted::Only | Posted::AsSaid => None,
+        };
+        std::iter::once((&self.condition, true)).chain(left_out)
     }
 }
 

@@ -14,5 +14,5 @@ mod page;
 mod plan;
 mod stream;
 
-pub(crate) use page::served;
 pub use page::{FeedOptions, StoreFeed};
+pub(crate) use page::{selected, served};

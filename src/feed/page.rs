@@ -20,8 +20,8 @@ use crate::feed::api::{Body, Feed, FeedError, Filters, Page, PageRequest, Shape,
 use crate::feed::collection::{Catalog, Collection};
 use crate::feed::cursor::{self, Cursor};
 use crate::feed::edges::{self, Complete, EdgeIndex, Ends};
-use crate::feed::matching::{MatchIndex, Predicate};
-use crate::feed::plan::{Plan, Scope};
+use crate::feed::matching::{MatchIndex, Posted, Predicate, Records};
+use crate::feed::plan::{Forms, Plan, Scope};
 use crate::feed::stream::{self, Job};
 use crate::model::kind::StixType;
 use crate::model::schema::{column, kind_value};
@@ -116,9 +116,10 @@ impl StoreFeed {
                 .in_list(vec![lit(kind_value::OBJECT), lit(kind_value::RELATIONSHIP)], false)
                 .and(col(column::SPEC_VERSION).is_not_null()),
         )?;
+        let is_posted = compile(col(column::INBOX).is_not_null())?;
         Ok(StoreFeed {
             shared: Arc::new(Shared {
-                edges: EdgeIndex::new(is_edge),
+                edges: EdgeIndex::new(is_edge, is_posted),
                 is_native,
                 cursor_key: store.cursor_key()?,
                 store,
@@ -136,6 +137,11 @@ impl StoreFeed {
     /// The store behind it.
     pub fn store(&self) -> &Store {
         &self.shared.store
+    }
+
+    /// Serves other collections from now on; requests that have begun end with those they began with.
+    pub fn replace_catalog(&self, catalog: Catalog) {
+        *self.shared.catalog.write() = Arc::new(catalog);
     }
 
     /// Number of objects that a collection serves now. Blocks: for commands, not for servers.
@@ -181,7 +187,11 @@ impl Shared {
         // The versions resource lists every version unless one is asked for (TAXII 2.1 §5.8).
         let every = Versions::All;
         let versions = if shape == Shape::Versions { &every } else { &walk.filters.versions };
-        let scope = self.scope(&walk, &prepared, versions, only.as_ref());
+        let mut scope = self.scope(&walk, &prepared, versions, only.as_ref());
+        if shape == Shape::Versions && scope.forms == Forms::Each {
+            // It names versions, not their forms.
+            scope.forms = Forms::Newest { apart: true };
+        }
         let limit = match request.range {
             Some(range) => range.count,
             None => request.limit.unwrap_or(collection.page_size),
@@ -239,6 +249,7 @@ impl Shared {
             filters: &prepared.filters,
             clocked: prepared.clocked.as_ref(),
             versions,
+            forms: prepared.forms,
             exact: prepared.exact.as_ref(),
             in_millis: in_millis(&walk.options),
             only,
@@ -284,7 +295,12 @@ impl Shared {
         }
         let cursor = Cursor::decode(next, &self.cursor_key, fingerprint)?;
         cursor.check(&request.filters, request.given)?;
-        // When the version has expired, the walk goes on in the newest one: what changed meanwhile comes later in the log.
+        if cursor.begins_anew(&request.filters, request.given) {
+            fresh.filters = Filters { added_after: request.filters.added_after, ..cursor.filters };
+            return Ok(fresh);
+        }
+        // When the version is there no longer, the walk goes on in a later one: what changed meanwhile comes later in the log. After a
+        // deletion it goes on in the newest, so that nothing deleted is served.
         let snapshot = self.store.snapshot_at(cursor.snapshot).map_err(unreadable)?.unwrap_or(fresh.snapshot);
         Ok(Walk {
             snapshot,
@@ -301,7 +317,7 @@ impl Shared {
     fn prepare(&self, collection: &Collection, walk: &Walk) -> Result<Prepared, FeedError> {
         // Spelling a condition out takes longer than finding it by what it is made of.
         let named = |part: &str| format!("{}\0{part}", walk.form);
-        let base = self.predicate(named("base"), || served(collection, &walk.options))?;
+        let condition = self.predicate(named("base"), || served(collection, &walk.options))?;
         let mut filters = Vec::new();
         if !walk.filters.types.is_empty() {
             let types = &walk.filters.types;
@@ -315,7 +331,7 @@ impl Shared {
                 of_spec_versions(&walk.options, versions)
             })?);
         }
-        let clocked = match collection.query.clocked(walk.asked) {
+        let clocked = match collection.query.clocked(walk.asked).filter(|_| !collection.inbox) {
             // It names the instant, so keeping it would only fill the cache. Relationships and definitions stand and fall with
             // the records they belong to.
             Some(expr) => {
@@ -325,7 +341,15 @@ impl Shared {
             }
             None => None,
         };
-        let edges = if collection.relationships.left_out || !edges::needed(&walk.snapshot, walk.after) {
+        let names_inbox = |predicate: &Predicate| predicate.columns().contains(&column::INBOX);
+        let posted = match () {
+            () if collection.inbox => Posted::Only,
+            () if names_inbox(&condition) || clocked.as_ref().is_some_and(names_inbox) => Posted::AsSaid,
+            () => Posted::LeftOut(self.edges.is_posted.clone()),
+        };
+        let base = Records::new(condition, posted);
+        let none = collection.inbox || collection.relationships.left_out;
+        let edges = if none || !edges::needed(&walk.snapshot, walk.after) {
             Arc::default()
         } else {
             let as_indicator = || of_types(&walk.options, &[StixType::Indicator.as_str().to_owned()]);
@@ -344,7 +368,8 @@ impl Shared {
             }
             Versions::Last | Versions::All => None,
         };
-        Ok(Prepared { base, edges, filters, clocked, exact })
+        let forms = if collection.inbox { forms(walk) } else { Forms::One };
+        Ok(Prepared { base, edges, filters, clocked, exact, forms })
     }
 
     fn predicate(&self, key: String, expr: impl FnOnce() -> Expr) -> Result<Predicate, FeedError> {
@@ -417,12 +442,13 @@ impl Shared {
 
 struct Prepared {
     /// Records and definitions.
-    base: Predicate,
+    base: Records,
     /// Relationships.
     edges: Arc<Complete>,
     filters: Vec<Predicate>,
     clocked: Option<Predicate>,
     exact: Option<Predicate>,
+    forms: Forms,
 }
 
 impl Prepared {
@@ -444,7 +470,7 @@ impl Prepared {
                 named.iter().any(|(segment, row)| self.edges.get(segment).is_some_and(|rows| rows.contains(*row)));
             for (segment, row) in named {
                 if served_as(&walk.snapshot, segment, row, &walk.options, id)?
-                    && (is_edge || holds(&walk.snapshot, segment, row, &self.base)?)
+                    && (is_edge || self.is_record(&walk.snapshot, segment, row)?)
                     && self.passes(&walk.snapshot, segment, row)?
                 {
                     rows.entry(segment).or_default().insert(row);
@@ -452,6 +478,17 @@ impl Prepared {
             }
         }
         Ok(Some(rows))
+    }
+
+    /// Whether a row is a record or definition of the collection.
+    fn is_record(&self, snapshot: &Snapshot, segment: usize, row: u32) -> Result<bool, FeedError> {
+        let Some(view) = snapshot.segments().get(segment) else { return Ok(false) };
+        for (predicate, wanted) in self.base.conditions(&view.segment) {
+            if holds(snapshot, segment, row, predicate)? != wanted {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Whether a row passes the filters.
@@ -509,9 +546,44 @@ fn form(collection: &Collection, options: &RenderOptions) -> String {
     format!("{}\0{}\0{:016x}", collection.id, collection.query_text, hasher.finish())
 }
 
-/// Records of the collection's query that have a form in that version and profile, and the definitions they are served with.
+/// What rows the collection is about, before it is asked which of them have a form.
+pub(crate) fn selected(collection: &Collection, now: Timestamp) -> Expr {
+    if collection.inbox {
+        return in_inbox(collection);
+    }
+    let query = collection.query.expr(now);
+    if names_inbox(&query) { query } else { query.and(col(column::INBOX).is_null()) }
+}
+
+fn in_inbox(collection: &Collection) -> Expr {
+    col(column::INBOX).eq(lit(collection.id.as_str()))
+}
+
+fn names_inbox(expr: &Expr) -> bool {
+    expr.column_refs().iter().any(|column| column.name() == column::INBOX)
+}
+
+/// Which forms of a version an inbox serves: the newest, unless both are asked for.
+fn forms(walk: &Walk) -> Forms {
+    let metas = || walk.snapshot.segments().iter().map(|view| view.segment.meta());
+    let is_there = |is_20: bool| metas().any(|meta| meta.posted.keys().any(|form| (form == "2.0") == is_20));
+    if !(is_there(true) && is_there(false)) {
+        return Forms::One;
+    }
+    let asked = &walk.filters.spec_versions;
+    let of = |name: &str| asked.iter().any(|asked| asked == name);
+    match walk.options.version {
+        StixVersion::V21 if of("2.0") && of("2.1") => Forms::Each,
+        version => Forms::Newest { apart: version == StixVersion::V20 || !asked.is_empty() },
+    }
+}
+
+/// Of [`selected`] rows those that have a form in that version and profile, and the definitions they are served with.
 pub(crate) fn served(collection: &Collection, options: &RenderOptions) -> Expr {
     let of_kind = |kind: &str| col(column::KIND).eq(lit(kind));
+    if collection.inbox {
+        return of_kind(kind_value::OBJECT).and(in_inbox(collection)).and(servable_natives(options));
+    }
     let typed = |types: &[StixType]| {
         col(column::STIX_TYPE).in_list(types.iter().map(|stix_type| lit(stix_type.as_str())).collect(), false)
     };

@@ -5,13 +5,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
-use arrow::datatypes::TimestampMicrosecondType;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use arrow::util::bit_iterator::BitIndexIterator;
 use roaring::RoaringBitmap;
 
 use crate::feed::api::Versions;
 use crate::feed::edges::Complete;
-use crate::feed::matching::{MatchIndex, Predicate, Rows};
+use crate::feed::matching::{MatchIndex, Predicate, Records, Rows};
 use crate::model::schema::column;
 use crate::model::time::Timestamp;
 use crate::store::{SegmentView, Snapshot, StoreError};
@@ -25,7 +26,7 @@ pub(crate) struct Scope<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) index: &'a MatchIndex,
     /// Records and definitions of the collection.
-    pub(crate) base: &'a Predicate,
+    pub(crate) base: &'a Records,
     /// Its relationships.
     pub(crate) edges: &'a Complete,
     /// Holds for relationships, of any collection and version.
@@ -38,12 +39,29 @@ pub(crate) struct Scope<'a> {
     pub(crate) clocked: Option<&'a Predicate>,
     /// Which versions of a record.
     pub(crate) versions: &'a Versions,
+    /// Which of the forms that a version may be there in.
+    pub(crate) forms: Forms,
     /// Holds for rows whose version is one of the exact ones asked for.
     pub(crate) exact: Option<&'a Predicate>,
     /// Whether versions are written, and so asked for, in whole milliseconds.
     pub(crate) in_millis: bool,
     /// Only these rows, by segment, when ids were asked for.
     pub(crate) only: Option<&'a HashMap<usize, RoaringBitmap>>,
+}
+
+/// The forms of an object: an inbox may hold it as it is in STIX 2.0 and in 2.1 (TAXII 2.1 §3.4, `match[spec_version]`). The newest
+/// version of the newest form is the one that is not superseded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Forms {
+    /// No version has more than one.
+    One,
+    /// The versions of the newest. With `apart`, not all forms count, and the newest of those that do may be superseded.
+    Newest {
+        /// See above.
+        apart: bool,
+    },
+    /// Every one.
+    Each,
 }
 
 /// The rows of a page.
@@ -112,6 +130,8 @@ impl Plan {
                 }
                 plan.last = Some(view.segment.added(last.end - 1)?);
                 plan.rows += kept;
+                // Opened now: a slow reader may take longer than the files of this version are kept.
+                view.segment.file()?;
                 let natives = match view.segment.meta().natives {
                     0 => None,
                     _ => Some(scope.index.rows(&view.segment, scope.is_native)?),
@@ -248,7 +268,7 @@ fn fixed_rows(scope: &Scope<'_>, position: usize, view: &SegmentView) -> Result<
     if let Some(only) = scope.only {
         return Ok(Rows::Some(Arc::new(only.get(&position).cloned().unwrap_or_default())));
     }
-    let mut rows = scope.index.rows(&view.segment, scope.base)?;
+    let mut rows = scope.base.rows(scope.index, &view.segment)?;
     if let Some(edges) = scope.edges.get(&position) {
         rows = rows.union(edges);
     }
@@ -379,12 +399,18 @@ struct Version {
     segment: usize,
     row: u32,
     version: i64,
+    /// Whether it is written in STIX 2.1.
+    is_21: bool,
     live: bool,
 }
 
 impl History {
     fn of(scope: &Scope<'_>) -> Result<Self, StoreError> {
-        if *scope.versions == Versions::Last {
+        let is_simple = match scope.forms {
+            Forms::One | Forms::Newest { apart: false } => *scope.versions == Versions::Last,
+            Forms::Newest { apart: true } | Forms::Each => false,
+        };
+        if is_simple {
             return Ok(History::default());
         }
         let mut history = History { active: true, ..History::default() };
@@ -394,10 +420,15 @@ impl History {
         let keys = multi_version_keys(scope)?;
         let mut groups: Vec<Vec<Version>> = vec![Vec::new(); keys.len()];
         for found in scope.snapshot.find_keys(&keys)? {
+            // What was deleted never was.
+            if found.deleted {
+                continue;
+            }
             if let (Some(group), Some(fixed)) = (groups.get_mut(found.position), fixed.get(found.segment)) {
                 // A version that the query leaves out is no version of this collection; a relationship is in it or not as a whole.
                 if fixed.contains(found.row) || (!found.live && is_edge(scope, &views[found.segment], found.row)?) {
-                    group.push(Version { segment: found.segment, row: found.row, version: 0, live: found.live });
+                    let (segment, row, live) = (found.segment, found.row, found.live);
+                    group.push(Version { segment, row, version: 0, is_21: false, live });
                 } else {
                     history.decided.entry(found.segment).or_default().insert(found.row);
                 }
@@ -408,9 +439,10 @@ impl History {
             for version in group.iter() {
                 history.decided.entry(version.segment).or_default().insert(version.row);
             }
-            // A record whose newest version left the collection has left it whole.
-            if group.iter().any(|version| version.live) {
-                for chosen in choose(group, scope.versions, scope.in_millis) {
+            // A record whose newest version left the collection has left it whole. No version leaves an inbox, but the newest may be of
+            // a form that is not asked for.
+            if scope.forms != Forms::One || group.iter().any(|version| version.live) {
+                for chosen in choose(group, scope.versions, scope.forms, scope.in_millis) {
                     history.shown.entry(chosen.segment).or_default().insert(chosen.row);
                 }
             }
@@ -442,13 +474,16 @@ impl History {
     }
 }
 
-/// Identity keys of records that have a superseded version, sorted.
+/// Identity keys of records that have a former version, sorted.
 fn multi_version_keys(scope: &Scope<'_>) -> Result<Vec<u64>, StoreError> {
     let mut keys = Vec::new();
     for (position, view) in scope.snapshot.segments().iter().enumerate() {
         match scope.only {
-            None if view.superseded.is_empty() => {}
-            None => keys.extend(view.segment.keys_where(|row| view.superseded.contains(row))?),
+            None if view.superseded.len() == view.deleted.len() => {}
+            None => {
+                let is_former = |row| view.superseded.contains(row) && !view.deleted.contains(row);
+                keys.extend(view.segment.keys_where(is_former)?);
+            }
             Some(only) => {
                 if let Some(rows) = only.get(&position) {
                     keys.extend(view.segment.keys_where(|row| rows.contains(row))?);
@@ -461,7 +496,7 @@ fn multi_version_keys(scope: &Scope<'_>) -> Result<Vec<u64>, StoreError> {
     Ok(keys)
 }
 
-/// Fills in when each version was made: its `modified`, else `created`, else when it was added.
+/// Fills in when each version was made (its `modified`, else `created`, else when it was added), and what it is written in.
 fn read_versions(snapshot: &Snapshot, groups: &mut [Vec<Version>]) -> Result<(), StoreError> {
     for (position, view) in snapshot.segments().iter().enumerate() {
         let mut rows: Vec<u32> =
@@ -472,45 +507,60 @@ fn read_versions(snapshot: &Snapshot, groups: &mut [Vec<Version>]) -> Result<(),
             continue;
         }
         let ranges: Vec<Range<u32>> = rows.iter().map(|row| *row..row + 1).collect();
-        let mut made: HashMap<u32, i64> = HashMap::with_capacity(rows.len());
+        let mut made: HashMap<u32, (i64, bool)> = HashMap::with_capacity(rows.len());
         let mut numbers = rows.into_iter();
-        for batch in view.segment.read(&ranges, &[column::ADDED, column::CREATED, column::MODIFIED], RESIDUAL_ROWS)? {
+        let columns = [column::ADDED, column::SPEC_VERSION, column::CREATED, column::MODIFIED];
+        for batch in view.segment.read(&ranges, &columns, RESIDUAL_ROWS)? {
             let batch = batch?;
             let [added, created, modified] =
-                [0, 1, 2].map(|at| batch.column(at).as_primitive::<TimestampMicrosecondType>());
+                [0, 2, 3].map(|at| batch.column(at).as_primitive::<TimestampMicrosecondType>());
+            let forms = cast(batch.column(1), &DataType::Utf8)?;
+            let forms = forms.as_string::<i32>();
             for at in 0..batch.num_rows() {
                 let source = [modified, created, added].into_iter().find(|column| column.is_valid(at));
                 if let (Some(row), Some(source)) = (numbers.next(), source) {
-                    made.insert(row, source.value(at));
+                    made.insert(row, (source.value(at), forms.is_valid(at) && forms.value(at) != "2.0"));
                 }
             }
         }
         for version in groups.iter_mut().flatten().filter(|version| version.segment == position) {
-            version.version = made.get(&version.row).copied().unwrap_or_default();
+            (version.version, version.is_21) = made.get(&version.row).copied().unwrap_or_default();
         }
     }
     Ok(())
 }
 
-/// The versions of one record that are asked for. Of two rows with the same version the later one counts.
-fn choose(group: &mut Vec<Version>, versions: &Versions, in_millis: bool) -> Vec<Version> {
-    group.sort_by_key(|version| (version.version, version.segment, version.row));
+/// The versions of one record that are asked for. Of two rows with the same version (and form, where these are told apart) the later
+/// one counts.
+fn choose(group: &mut Vec<Version>, versions: &Versions, forms: Forms, in_millis: bool) -> Vec<Version> {
+    // Only the newest STIX version of an object, whatever its dates, unless both are asked for (TAXII 2.1 §3.4.3).
+    if matches!(forms, Forms::Newest { .. }) && group.iter().any(|version| version.is_21) {
+        group.retain(|version| version.is_21);
+    }
+    let form = |version: &Version| forms != Forms::One && version.is_21;
+    group.sort_by_key(|version| (version.version, form(version), version.segment, version.row));
     group.reverse();
-    group.dedup_by_key(|version| version.version);
+    group.dedup_by_key(|version| (version.version, forms == Forms::Each && version.is_21));
     group.reverse();
+    let (Some(oldest), Some(newest)) =
+        (group.first().map(|version| version.version), group.last().map(|version| version.version))
+    else {
+        return Vec::new();
+    };
     match versions {
-        Versions::Last => group.last().copied().into_iter().collect(),
+        Versions::Last => group.iter().filter(|version| version.version == newest).copied().collect(),
         Versions::All => group.clone(),
         Versions::Some { first, last, exact } => {
             let asked = |version: Timestamp| match in_millis {
                 false => exact.contains(&version),
                 true => exact.iter().any(|exact| exact.floor_milli() == version.floor_milli()),
             };
-            let newest = group.len().saturating_sub(1);
-            let wanted = |at: usize, version: &Version| {
-                (*first && at == 0) || (*last && at == newest) || asked(Timestamp(version.version))
+            let wanted = |version: &&Version| {
+                (*first && version.version == oldest)
+                    || (*last && version.version == newest)
+                    || asked(Timestamp(version.version))
             };
-            group.iter().enumerate().filter(|(at, version)| wanted(*at, version)).map(|(_, version)| *version).collect()
+            group.iter().filter(wanted).copied().collect()
         }
     }
 }

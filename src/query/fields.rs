@@ -100,6 +100,7 @@ const FIELDS: &[(&str, Target)] = &[
     ("trafficlightprotocol", Target::Tlp),
     ("tlp", Target::Tlp),
     ("kind", Target::LowerCase(c::KIND)),
+    ("inbox", Target::Keyword(c::INBOX)),
     ("stixType", Target::LowerCase(c::STIX_TYPE)),
     ("relationshipType", Target::LowerCase(c::RELATIONSHIP_TYPE)),
     ("md5", Target::LowerCase(c::MD5)),

@@ -21,6 +21,7 @@
 //! - A bare date is its whole UTC day: `>"2024-05-01"` begins on the second of May, `<=` ends with the first.
 //! - Verdicts, colours, confidence and flags are read as import reads them: `tlp:"TLP:GREEN"`, `isrevoked:yes`. A value
 //!   their column could not hold stayed among the custom fields and is found there: `confidence:High`.
+//! - `inbox` is the id of the collection an object was posted to. Queries that do not name it leave out what was posted.
 //! - A missing value satisfies no condition, hence every negated one.
 //! - What cannot hold (unknown verdict, a word for a number) matches nothing, with a warning. Names nobody knows are
 //!   custom fields, with a warning where they look misspelt.

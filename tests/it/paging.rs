@@ -328,18 +328,31 @@ fn cursors_are_held_to_their_walk() {
     let temp = temp_store();
     import(&temp.store, &(0..5).map(|n| indicator("Domain", &format!("h{n}.example.com"), 1, &[])).collect::<Vec<_>>());
     let all = OneCollection::new(&temp.store, &spec("all", ""));
-    let next = all.page(None, None, Some(2)).next.unwrap();
-    let date = Timestamp::parse("2024-01-01T00:00:00Z").unwrap();
-    let differing = PageRequest {
-        filters: Filters { added_after: Some(date), ..Filters::default() },
-        given: Given { added_after: true, ..Given::default() },
-        next: Some(next.clone()),
-        ..PageRequest::default()
+    let dated = |date: Timestamp, next: Option<&String>| {
+        let request = PageRequest {
+            filters: Filters { added_after: Some(date), ..Filters::default() },
+            given: Given { added_after: true, ..Given::default() },
+            limit: Some(2),
+            next: next.cloned(),
+            ..PageRequest::default()
+        };
+        all.request(Shape::Objects, request)
     };
-    assert!(matches!(all.request(Shape::Objects, differing), Err(FeedError::FiltersDiffer { name: "added_after" })));
+    let date = Timestamp::parse("2020-01-02T00:00:00Z").unwrap();
+    let first = dated(date, None).unwrap();
+    let next = first.next.unwrap();
+    assert!(matches!(dated(Timestamp(date.0 - 1), Some(&next)), Err(FeedError::FiltersDiffer { name: "added_after" })));
+    import(&temp.store, &[indicator("Domain", "h5.example.com", 1, &[])]);
+    let rest = dated(date, Some(&next)).unwrap();
+    assert_eq!(values(&rest.objects), ["h2.example.com", "h3.example.com"]);
+    // A later date begins anew, with what came since the walk began.
+    let anew = dated(first.first.unwrap(), Some(&next)).unwrap();
+    assert_eq!(values(&anew.objects), ["h1.example.com", "h2.example.com"]);
+    let last = dated(rest.last.unwrap(), Some(&next)).unwrap();
+    assert_eq!(values(&last.objects), ["h4.example.com", "h5.example.com"]);
     let other = OneCollection::new(&temp.store, &spec("other", "type:Domain"));
     let foreign = PageRequest { next: Some(next), ..PageRequest::default() };
     assert!(matches!(other.request(Shape::Objects, foreign), Err(FeedError::BadCursor { .. })));
     // A consumer that comes from XSOAR sends a decimal offset (spec/xsoar-taxii2-server.md §2.9).
-    assert_eq!(values(&all.page(None, Some("3"), None).objects), ["h3.example.com", "h4.example.com"]);
+    assert_eq!(values(&all.page(None, Some("3"), Some(2)).objects), ["h3.example.com", "h4.example.com"]);
 }

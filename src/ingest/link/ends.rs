@@ -17,8 +17,8 @@ use crate::model::schema::{self, column as c, kind_value};
 use crate::store::{NewRows, Snapshot, StoreError, id_key, row_runs};
 
 /// What is read of a row to tell whether it is an end.
-pub(super) const END_COLUMNS: [&str; 7] =
-    [c::KIND, c::STIX_TYPE, c::ID, c::INDICATOR_ID, c::STIX_ID, c::TYPE, c::VALUE];
+pub(super) const END_COLUMNS: [&str; 8] =
+    [c::KIND, c::STIX_TYPE, c::ID, c::INDICATOR_ID, c::STIX_ID, c::TYPE, c::VALUE, c::INBOX];
 
 /// What an edge asks for.
 #[derive(Debug)]
@@ -119,7 +119,8 @@ impl Ends {
                 // Nothing points at an edge (STIX 2.1 §5.1).
                 _ => continue,
             };
-            if rows.type_of(at).is_none() {
+            // What lies in an inbox is for those who read that inbox, and may be deleted by whoever posted it.
+            if rows.type_of(at).is_none() || text(rows.inbox, at).is_some() {
                 continue;
             }
             if is_indicator {

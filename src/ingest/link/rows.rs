@@ -22,6 +22,7 @@ pub(crate) struct Rows<'a> {
     pub(super) value: Option<&'a StringArray>,
     pub(super) source_ref: Option<&'a StringArray>,
     pub(super) target_ref: Option<&'a StringArray>,
+    pub(super) inbox: Option<&'a StringArray>,
 }
 
 impl<'a> Rows<'a> {
@@ -41,6 +42,7 @@ impl<'a> Rows<'a> {
             value: texts(c::VALUE),
             source_ref: texts(c::SOURCE_REF),
             target_ref: texts(c::TARGET_REF),
+            inbox: texts(c::INBOX),
         })
     }
 

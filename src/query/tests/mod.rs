@@ -1,5 +1,6 @@
 //! The language against data: rows selected, errors shown, trees printed.
 
+mod fuzz;
 mod rows;
 mod syntax;
 

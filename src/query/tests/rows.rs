@@ -224,15 +224,15 @@ pub(super) fn test_batch() -> RecordBatch {
     RecordBatch::try_new(Arc::clone(&schema), columns.collect()).unwrap()
 }
 
-struct Session {
+pub(super) struct Session {
     context: SessionContext,
     batch: RecordBatch,
     table: DFSchema,
-    now: Timestamp,
+    pub(super) now: Timestamp,
 }
 
 impl Session {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
         for function in functions() {
             context.register_udf(function);
@@ -245,7 +245,7 @@ impl Session {
     }
 
     /// Names of the rows an expression selects.
-    fn select(&self, expr: Expr) -> BTreeSet<&'static str> {
+    pub(super) fn select(&self, expr: Expr) -> BTreeSet<&'static str> {
         let physical = self.context.create_physical_expr(expr, &self.table).unwrap();
         let answers = physical.evaluate(&self.batch).unwrap().into_array(self.batch.num_rows()).unwrap();
         let answers: Vec<Option<bool>> = answers.as_boolean().iter().collect();
@@ -253,7 +253,7 @@ impl Session {
     }
 
     /// The same through SQL text: parsed, optimised and run by a session.
-    fn select_sql(&self, condition: &str) -> BTreeSet<&'static str> {
+    pub(super) fn select_sql(&self, condition: &str) -> BTreeSet<&'static str> {
         let text = format!("SELECT added FROM indicators WHERE {condition}");
         let batches = futures::executor::block_on(async { self.context.sql(&text).await?.collect().await });
         let batches = batches.unwrap_or_else(|error| panic!("{text}: {error}"));
@@ -265,7 +265,7 @@ impl Session {
         added.map(|index| rows[index as usize].name).collect()
     }
 
-    fn both_parts(&self, query: &Compiled) -> BTreeSet<&'static str> {
+    pub(super) fn both_parts(&self, query: &Compiled) -> BTreeSet<&'static str> {
         let parts = query.fixed().cloned().into_iter().chain(query.clocked(self.now));
         let all = rows().iter().map(|row| row.name).collect();
         parts.fold(all, |left: BTreeSet<_>, part| &left & &self.select(part))
