@@ -13,6 +13,7 @@
 //!    │  ◄── render    record batch → STIX bytes (pure, no IO)
 //!    ▼
 //!  serve (TAXII)
+//!    └──► inbox       posts and deletions → one queue, one writer → decoder of ingest, store
 //! ```
 //!
 //! Data flows down this picture and modules import upwards only; `tests/it/tidy.rs` holds them to it.
@@ -20,6 +21,9 @@
 pub mod cli;
 pub mod config;
 pub mod feed;
+#[cfg(test)]
+mod fuzz;
+pub mod inbox;
 pub mod ingest;
 pub mod model;
 pub mod query;

@@ -12,10 +12,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use super::output::{self, complain, grouped, say};
-use super::place::{Place, start_log, store_options};
+use super::place::{Place, catalog, start_log, store_options};
 use super::{CliError, Outcome};
 use crate::config::Config;
-use crate::ingest::{self, DecodeError, DecodeOptions, Format, Importer, Input, InputSpec, Reject, Summary};
+use crate::inbox::{AddedDates, InboxImporter};
+use crate::ingest::{self, DecodeError, DecodeOptions, Format, Importer, Input, InputSpec, Parsed, Reject, Summary};
 use crate::model::kind::XSOAR_TYPES;
 use crate::store::{Store, StoreError};
 
@@ -34,7 +35,7 @@ const REJECTS_SHOWN: usize = 5;
 /// rest is imported. When all of FILE can be taken, the FILE.rejected.ndjson of an earlier import is removed.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  taxiway import export.ndjson.gz\n  taxiway import 'feeds/*.json' --source 'My Feed'\n  taxiway import indicators.json relationships.json --keep-dates\n  curl -s https://example.org/list.txt | taxiway import - --type IP --source Example"
+    after_help = "Examples:\n  taxiway import export.ndjson.gz\n  taxiway import 'feeds/*.json' --source 'My Feed'\n  taxiway import indicators.json relationships.json --keep-dates\n  curl -s https://example.org/list.txt | taxiway import - --type IP --source Example\n  taxiway import objects.json --inbox Partners --manifest manifest.json"
 )]
 pub(super) struct ImportArgs {
     /// Files; folders, which stand for the files right inside them; glob patterns; or `-` for standard input. Hidden
@@ -70,6 +71,18 @@ pub(super) struct ImportArgs {
     /// fetched once more.
     #[arg(long)]
     keep_dates: bool,
+    /// Put the inputs, which have to be STIX objects, bundles or TAXII envelopes, into this inbox collection of the configuration, as
+    /// if they were posted to it: its title, alias or id.
+    #[arg(
+        long,
+        value_name = "COLLECTION",
+        conflicts_with_all = ["format", "default_type", "source", "score", "tags", "columns", "keep_dates"]
+    )]
+    inbox: Option<String>,
+    /// A manifest of the collection that the objects come from, as another TAXII server gives it; may be repeated, for one of several
+    /// pages. Objects keep their `date_added` from it wherever dates stay rising, so that consumers who move along see nothing anew.
+    #[arg(long, value_name = "FILE", requires = "inbox")]
+    manifest: Vec<PathBuf>,
     /// Say what would be done, and write nothing: no store, no reject file. Some rejected records are shown instead.
     #[arg(long)]
     dry_run: bool,
@@ -126,17 +139,23 @@ pub(super) fn run(args: &ImportArgs) -> Result<Outcome, CliError> {
         store.remove_orphans()?;
         store
     };
+    let inbox = args.inbox.as_ref().map(|name| inbox_id(&config, &store, name)).transpose()?;
     let options = DecodeOptions {
-        format: args.format,
+        format: if inbox.is_some() { Some(Format::Stix) } else { args.format },
         default_type: args.default_type.clone(),
         default_source: args.source.clone(),
         default_tags: args.tags.clone(),
         csv_columns: args.columns.clone(),
+        inbox: inbox.clone(),
         ..DecodeOptions::new(Arc::clone(store.ids()))
     };
     let began = Instant::now();
-    let mut importer =
-        Importer::new(&store, args.dry_run).with_default_score(args.score).with_kept_dates(args.keep_dates);
+    let mut importer = match &inbox {
+        Some(id) => Taker::Inbox(Box::new(InboxImporter::new(&store, dates(args, id)?, args.dry_run))),
+        None => Taker::Store(Box::new(
+            Importer::new(&store, args.dry_run).with_default_score(args.score).with_kept_dates(args.keep_dates),
+        )),
+    };
     let mut failures = 0;
     let mut reject_files = Vec::new();
     for spec in &inputs {
@@ -174,11 +193,71 @@ pub(super) fn run(args: &ImportArgs) -> Result<Outcome, CliError> {
     Ok(if failures == 0 { Outcome::Done } else { Outcome::Attention })
 }
 
+/// Where the records go.
+enum Taker {
+    Store(Box<Importer>),
+    Inbox(Box<InboxImporter>),
+}
+
+impl Taker {
+    fn summary(&self) -> &Summary {
+        match self {
+            Taker::Store(importer) => importer.summary(),
+            Taker::Inbox(importer) => importer.summary(),
+        }
+    }
+
+    fn push(&mut self, parsed: Parsed) -> Result<Vec<Reject>, StoreError> {
+        match self {
+            Taker::Store(importer) => importer.push(parsed),
+            Taker::Inbox(importer) => importer.push(parsed),
+        }
+    }
+
+    fn finish(self) -> Result<Summary, StoreError> {
+        match self {
+            Taker::Store(importer) => importer.finish(),
+            Taker::Inbox(importer) => importer.finish(),
+        }
+    }
+}
+
+/// The id of the inbox of that name.
+fn inbox_id(config: &Config, store: &Store, name: &str) -> Result<String, CliError> {
+    let catalog = catalog(config, store)?;
+    let inboxes = || catalog.configured().filter(|collection| collection.inbox);
+    let mut named =
+        inboxes().filter(|inbox| inbox.title == name || inbox.alias.as_deref() == Some(name) || inbox.id == name);
+    match (named.next(), named.next()) {
+        (Some(inbox), None) => Ok(inbox.id.clone()),
+        (Some(_), Some(_)) => {
+            Err(format!("several inboxes are named `{name}`; give the id of the one that is meant").into())
+        }
+        (None, _) if inboxes().next().is_none() => {
+            Err("the configuration has no inbox; add a [[collection]] with a title and `inbox = true`".into())
+        }
+        (None, _) => {
+            let titles: Vec<String> = inboxes().map(|inbox| format!("`{}`", inbox.title)).collect();
+            Err(format!("there is no inbox `{name}`; there are {}", titles.join(", ")).into())
+        }
+    }
+}
+
+/// What the manifests say; `None` without any.
+fn dates(args: &ImportArgs, inbox: &str) -> Result<Option<AddedDates>, CliError> {
+    let mut dates = AddedDates::default();
+    for path in &args.manifest {
+        let file = File::open(path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
+        dates.read(inbox, io::BufReader::new(file)).map_err(|error| format!("`{}`: {error}", path.display()))?;
+    }
+    Ok((!args.manifest.is_empty()).then_some(dates))
+}
+
 fn import_one(
     spec: &InputSpec,
     options: &DecodeOptions,
     strict: bool,
-    importer: &mut Importer,
+    importer: &mut Taker,
     rejects: &mut Rejects,
 ) -> Result<(), DecodeError<Stop>> {
     let input = Input::open(spec)?;

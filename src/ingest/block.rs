@@ -9,7 +9,7 @@ use crate::ingest::detect::{Format, Layout};
 use crate::ingest::element::{Element, Key};
 use crate::ingest::indicator::Hashes;
 use crate::ingest::split::{Fault, SHOWN_BYTES, Span};
-use crate::ingest::{edge, json, list, stix, xsoar};
+use crate::ingest::{edge, json, list, posted, stix, xsoar};
 use crate::model::ids::IdSpace;
 
 /// What is known of the inputs beforehand.
@@ -29,6 +29,9 @@ pub struct DecodeOptions {
     pub csv_columns: Vec<(String, String)>,
     /// Whether `hxxp://a[.]example` in lists and tables means `http://a.example`.
     pub refang: bool,
+    /// Id of the inbox collection that the records are put into, as if they were posted to it: then all of them have to be STIX
+    /// objects. `None`: they are records of the store.
+    pub inbox: Option<String>,
     /// Makes the ids.
     pub ids: Arc<IdSpace>,
 }
@@ -43,6 +46,7 @@ impl DecodeOptions {
             default_tags: Vec::new(),
             csv_columns: Vec::new(),
             refang: true,
+            inbox: None,
             ids,
         }
     }
@@ -94,13 +98,7 @@ const MAX_UNPACKED_LISTS: usize = 4;
 
 /// Decodes a block, in order.
 pub(crate) fn decode_block(layout: &Layout, options: &DecodeOptions, block: &Block) -> Result<Parsed, ArrowError> {
-    let mut rows = Rows {
-        options,
-        builder: BatchBuilder::new(block.spans.len(), block.bytes.len()),
-        scratch: Scratch::default(),
-        rejects: Vec::new(),
-        read: 0,
-    };
+    let mut rows = Rows::new(options, block.spans.len(), block.bytes.len());
     let mut bytes_read = 0;
     for span in &block.spans {
         bytes_read += span.end - span.start;
@@ -138,7 +136,18 @@ fn is_empty_response(element: &Element<'_>, is_bundle: bool) -> Result<bool, Str
     }
 }
 
-impl Rows<'_> {
+impl<'o> Rows<'o> {
+    /// For about so many rows, whose originals are `bytes` long together.
+    pub(crate) fn new(options: &'o DecodeOptions, rows: usize, bytes: usize) -> Self {
+        Rows {
+            options,
+            builder: BatchBuilder::new(rows, bytes),
+            scratch: Scratch::default(),
+            rejects: Vec::new(),
+            read: 0,
+        }
+    }
+
     fn reject(&mut self, line: u64, reason: String, bytes: &[u8]) {
         self.read += 1;
         let shown = bytes.get(..SHOWN_BYTES as usize).unwrap_or(bytes);
@@ -185,6 +194,10 @@ impl Rows<'_> {
 
     fn record(&mut self, element: Element<'_>, text: &str, line: u64) -> Result<(), String> {
         element.check_readable(text, line)?;
+        if self.options.inbox.is_some() {
+            posted::check(&element)?;
+            return stix::append(self, &element, text, line);
+        }
         match self.options.format {
             Some(Format::Stix) => stix::append(self, &element, text, line),
             _ if xsoar::is_indicator(&element) => xsoar::append(self, element, text, line),

@@ -22,7 +22,7 @@ pub struct Parsed {
     /// The records, in input order, in the columns of [`schema::input_schema`].
     pub batch: RecordBatch,
     /// For each record the XXH3 of its identity: an indicator's type, a zero byte and its value; `stix`, a zero byte and
-    /// the id of a native object.
+    /// the id of a native object; `inbox`, the inbox, and the id of a posted one.
     pub keys: Vec<u64>,
     /// For each record the XXH3 of its content: equal for equal content, whatever the file around it looked like.
     pub digests: Vec<u64>,
@@ -105,6 +105,11 @@ impl Warnings {
     }
 }
 
+/// The key of an object in an inbox, by the ids of both.
+pub(crate) fn inbox_key(inbox: &str, id: &str) -> u64 {
+    identity_key(("inbox", &format!("{inbox}\0{id}")), &mut Vec::new())
+}
+
 /// The key of an identity: a type and a value, or `stix` and an id. `buffer` is overwritten.
 pub(crate) fn identity_key(identity: (&str, &str), buffer: &mut Vec<u8>) -> u64 {
     buffer.clear();
@@ -118,7 +123,7 @@ macro_rules! columns {
     ($($variant:ident = $name:ident,)*) => {
         /// The columns of [`schema::input_schema`], in its order.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[allow(dead_code, reason = "whoever takes a POST fills `inbox`, not the decoder; the ends of edges are looked up")]
+        #[allow(dead_code, reason = "the ends of edges are looked up")]
         pub(crate) enum Col { $($variant,)* }
 
         impl Col {

@@ -120,7 +120,7 @@ fn value_start(bytes: &[u8], key_end: usize) -> Option<usize> {
     (bytes.get(colon) == Some(&b':')).then(|| blank_end(bytes, colon + 1))
 }
 
-fn blank_end(bytes: &[u8], mut at: usize) -> usize {
+pub(crate) fn blank_end(bytes: &[u8], mut at: usize) -> usize {
     while let Some(b' ' | b'\t' | b'\r' | b'\n') = bytes.get(at) {
         at += 1;
     }
@@ -310,7 +310,7 @@ fn skip_between(bytes: &[u8], at: usize) -> usize {
 }
 
 /// End of the value that begins at `start`; `start` itself where a container ends.
-fn value_end(bytes: &[u8], start: usize) -> usize {
+pub(crate) fn value_end(bytes: &[u8], start: usize) -> usize {
     match bytes.get(start) {
         Some(b'"') => string_end(bytes, start),
         Some(b'{' | b'[') => container_end(bytes, start),

@@ -20,6 +20,7 @@ mod link;
 mod list;
 mod names;
 mod pipeline;
+mod posted;
 mod resolve;
 mod split;
 mod stix;
@@ -28,11 +29,13 @@ mod tests;
 mod xsoar;
 
 pub use block::DecodeOptions;
+pub(crate) use builder::inbox_key;
 pub use builder::{Parsed, Reject, Warnings};
 pub use decode::{DecodeError, decode};
 pub use detect::{Format, FormatError};
 pub use input::{Compression, Input, InputError, InputSpec, expand};
 pub use pipeline::{Importer, Summary};
+pub(crate) use posted::{Posted, decode_posted, unpack_posted};
 
 /// Whether lists and tables may give their values a type by that name: XSOAR's own, STIX's, or a usual one.
 pub fn knows_type(name: &str) -> bool {

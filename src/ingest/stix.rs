@@ -4,6 +4,8 @@
 //! useless to a consumer is refused here, where there is still a line to name: ids that are none, a key that is there
 //! twice. The properties themselves are the producer's.
 
+use std::borrow::Cow;
+
 use crate::ingest::block::Rows;
 use crate::ingest::builder::Col;
 use crate::ingest::element::{Element, Key};
@@ -32,10 +34,19 @@ pub(crate) fn is_meant(element: &Element<'_>) -> bool {
                 .is_some_and(|name| StixType::named(&name).is_some() || name.starts_with("x-")))
 }
 
-/// Appends the row of one object; the error is the reason why it is none.
+/// Version of the specification that an object is of: as it says itself, else as its type tells.
+pub(crate) fn spec_version<'a>(element: &Element<'a>) -> Cow<'a, str> {
+    json::text(element.get(Key::SpecVersion)).unwrap_or_else(|| {
+        let known_type = json::string(element.get(Key::Type)).and_then(|name| StixType::named(&name));
+        Cow::Borrowed(if known_type.is_some_and(StixType::is_sco) { "2.1" } else { "2.0" })
+    })
+}
+
+/// Appends the row of one object, in the inbox that the options name if they do; the error is the reason why it is none.
 pub(crate) fn append(rows: &mut Rows<'_>, element: &Element<'_>, text: &str, line: u64) -> Result<(), String> {
     let Rows { builder, scratch, options, .. } = rows;
     scratch.clear();
+    let inbox = options.inbox.as_deref();
     let required = |key: Key| {
         let found = json::string(element.get(key)).filter(|text| !text.is_empty());
         found.ok_or_else(|| format!("a STIX object without `{}`", key.as_str()))
@@ -64,7 +75,9 @@ pub(crate) fn append(rows: &mut Rows<'_>, element: &Element<'_>, text: &str, lin
         if is_edge { ends.map(|key| required(key).map(Some)) } else { ends.map(|_| Ok(None)) };
     let (source_ref, target_ref, relationship_type) = (source_ref?, target_ref?, relationship_type?);
 
-    builder.text_aside(Col::Kind, if is_edge { kind_value::RELATIONSHIP } else { kind_value::OBJECT });
+    // In an inbox a relationship waits for nobody: it keeps its place among what it was posted with.
+    let is_row_of_edge = is_edge && inbox.is_none();
+    builder.text_aside(Col::Kind, if is_row_of_edge { kind_value::RELATIONSHIP } else { kind_value::OBJECT });
     builder.text_aside(Col::StixType, &stix_type);
     match split_stix_id(&id) {
         Some((id_type, uuid)) if id_type == stix_type => builder.uuid(Col::Id, &uuid),
@@ -74,9 +87,7 @@ pub(crate) fn append(rows: &mut Rows<'_>, element: &Element<'_>, text: &str, lin
             builder.text_aside(Col::StixId, &id);
         }
     }
-    let unversioned = if known_type.is_some_and(StixType::is_sco) { "2.1" } else { "2.0" };
-    let spec_version = json::text(element.get(Key::SpecVersion));
-    builder.text_aside(Col::SpecVersion, spec_version.as_deref().unwrap_or(unversioned));
+    builder.text_aside(Col::SpecVersion, &spec_version(element));
 
     let value = json::text(element.get(Key::Value)).or_else(|| json::text(element.get(Key::Name)));
     builder.text_opt(Col::Value, value.as_deref());
@@ -109,7 +120,14 @@ pub(crate) fn append(rows: &mut Rows<'_>, element: &Element<'_>, text: &str, lin
 
     json::compact(text, &mut scratch.document);
     builder.text_opt(Col::Document, as_text(&scratch.document));
-    builder.end_row(("stix", &id), line);
+    match inbox {
+        None => builder.end_row(("stix", &id), line),
+        Some(inbox) => {
+            builder.text_aside(Col::Inbox, inbox);
+            scratch.joined.extend([inbox, "\0", &id]);
+            builder.end_row(("inbox", &scratch.joined), line);
+        }
+    }
     Ok(())
 }
 

@@ -13,9 +13,10 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("store", vec!["runtime"]),
         ("ingest", vec!["store", "runtime"]),
         ("feed", vec!["query", "render", "store", "runtime"]),
-        ("serve", vec!["feed", "runtime"]),
-        ("config", vec!["feed", "serve", "store", "render", "query"]),
-        ("cli", vec!["config", "feed", "ingest", "query", "render", "runtime", "serve", "store"]),
+        ("inbox", vec!["feed", "ingest", "store", "runtime"]),
+        ("serve", vec!["feed", "inbox", "runtime"]),
+        ("config", vec!["feed", "inbox", "serve", "store", "render", "query"]),
+        ("cli", vec!["config", "feed", "inbox", "ingest", "query", "render", "runtime", "serve", "store"]),
     ])
 }
 
