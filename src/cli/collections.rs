@@ -17,10 +17,10 @@ use super::query::session;
 use super::{CliError, Outcome};
 use crate::feed::api::Feed;
 use crate::feed::collection::Collection;
-use crate::feed::{FeedOptions, StoreFeed, served};
+use crate::feed::{FeedOptions, StoreFeed, selected, served};
 use crate::model::kind::StixType;
 use crate::model::schema::{column, kind_value};
-use crate::serve::collection_resources;
+use crate::serve::{collection_resources, roots_of};
 use crate::store::{IndicatorTable, Store};
 
 /// List the collections, their ids and how many objects each serves.
@@ -59,17 +59,27 @@ pub(super) fn run(args: &CollectionsArgs) -> Result<Outcome, CliError> {
     }
     let listed: Vec<&Arc<Collection>> =
         resources.iter().filter_map(|resource| catalog.get(resource["id"].as_str()?)).collect();
+    // Of one API root there is nothing to tell.
+    let with_roots = config.serve.api_roots.len() > 1;
     let mut rows = Vec::new();
     for collection in &listed {
-        rows.push(vec![
+        let mut row = vec![
             collection.title.clone(),
             collection.id.clone(),
             grouped(feed.count_blocking(collection)?),
             collection.alias.clone().unwrap_or_default(),
-            collection.query_text.clone(),
-        ]);
+            if collection.inbox { "(inbox)".to_owned() } else { collection.query_text.clone() },
+        ];
+        if with_roots {
+            row.insert(4, roots_of(&config.serve, collection).join(" "));
+        }
+        rows.push(row);
     }
-    say(&output::table(&["title", "id", "objects", "alias", "query"], &rows))?;
+    let mut header = vec!["title", "id", "objects", "alias", "query"];
+    if with_roots {
+        header.insert(4, "API roots");
+    }
+    say(&output::table(&header, &rows))?;
     if args.verbose {
         for collection in listed {
             say(&format!("\n{}\n{}", collection.title, Census::take(&store, &feed, collection)?.shown(collection)))?;
@@ -100,7 +110,7 @@ impl Census {
                 .await?
                 // Whether an edge or a definition belongs is not for the query to say.
                 .filter(col(column::KIND).in_list(vec![lit(kind_value::INDICATOR), lit(kind_value::OBJECT)], false))?
-                .filter(collection.query.expr(store.now()))?
+                .filter(selected(collection, store.now()))?
                 .aggregate(
                     vec![
                         col(column::STIX_TYPE),

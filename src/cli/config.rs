@@ -5,11 +5,12 @@ use std::io::{self, Write};
 use clap::{Args, Subcommand};
 
 use super::place::{Place, users, versions};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, nearest};
 use crate::feed::collection::CollectionSpec;
 use crate::model::ids::IdScheme;
 use crate::render::Profile;
-use crate::serve::auth::Admission;
+use crate::serve::auth::{Admission, Anonymous};
+use crate::serve::rights::{ANONYMOUS, EVERYONE, USERS};
 
 /// Look at the configuration.
 #[derive(Debug, Args)]
@@ -43,7 +44,10 @@ pub(super) enum ConfigCommandError {
 pub(super) fn run(args: &ConfigArgs) -> Result<(), ConfigCommandError> {
     let Action::Check = args.action;
     let (config, admission) = args.place.server_config()?;
-    let said = summary(&config, &admission) + &doubts(&config.collections) + &doubts_of_ids(&config);
+    let mut said = summary(&config, &admission) + &doubts(&config.collections) + &doubts_of_ids(&config);
+    for doubt in doubts_of_access(&config, &admission) {
+        said.push_str(&format!("warning: {doubt}\n"));
+    }
     match io::stdout().lock().write_all(said.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(|source| ConfigCommandError::Output { source }),
@@ -54,10 +58,14 @@ fn summary(config: &Config, admission: &Admission) -> String {
     let file = config.file.as_deref().map_or_else(|| "no file, defaults".to_owned(), |file| file.display().to_string());
     let scheme = if config.serve.tls.is_some() { "https" } else { "http" };
     let listen = config.serve.listen;
-    let root = &config.serve.api_root;
+    let roots: String = config
+        .serve
+        .api_roots
+        .iter()
+        .map(|root| format!("API root     {scheme}://{listen}/{}/\n", root.path))
+        .collect();
     format!(
-        "ok: {file}\nstore        {}\nusers        {}\nAPI root     {scheme}://{listen}/{root}/\nTAXII        {}\n\
-         collections  {}\n",
+        "ok: {file}\nstore        {}\nusers        {}\n{roots}TAXII        {}\ncollections  {}\n",
         config.store.location.display(),
         users(config, admission),
         versions(&config.serve),
@@ -96,4 +104,64 @@ fn doubts(collections: &[CollectionSpec]) -> String {
         }
     }
     lines
+}
+
+/// Names in lists that are nobody's, and lists that let in more than it seems.
+fn doubts_of_access(config: &Config, admission: &Admission) -> Vec<String> {
+    let mut doubts = Vec::new();
+    let roots = &config.serve.api_roots;
+    let of_roots = roots.iter().map(|root| (format!("API root `{}`", root.path), &root.access));
+    let of_collections = config.collections.iter().map(|spec| (format!("collection `{}`", spec.title), &spec.access));
+    for (what, access) in of_roots.chain(of_collections) {
+        for (key, list) in [("read", &access.read), ("write", &access.write)] {
+            for name in list.iter().flatten() {
+                if let Some(doubt) = doubt_of_name(name, admission) {
+                    doubts.push(format!("{what}: `{name}` in `{key}` {doubt}"));
+                }
+            }
+        }
+    }
+    for spec in config.collections.iter().filter(|spec| spec.inbox && spec.access.write.is_none()) {
+        let is_in = |path: &str| match spec.api_roots.as_slice() {
+            [] => path == config.serve.default_root(),
+            paths => paths.iter().any(|known| known == path),
+        };
+        for root in roots.iter().filter(|root| is_in(&root.path) && root.access.write.is_none()) {
+            if spec.access.read.is_some() || root.access.read.is_some() {
+                doubts.push(format!(
+                    "collection `{}`: reading is for some, but every user may write to it in the API root `{}`; say who \
+                     may with `write`",
+                    spec.title, root.path
+                ));
+            }
+        }
+    }
+    doubts
+}
+
+/// What is odd about a name in a list of who may do something.
+fn doubt_of_name(name: &str, admission: &Admission) -> Option<String> {
+    let of = |kind: &str, known: Vec<&str>, name: &str, how: &str| {
+        let hint = nearest(name, &known).map_or_else(|| how.to_owned(), |near| format!("did you mean `{near}`?"));
+        Some(format!("is no {kind}; {hint}"))
+    };
+    match name {
+        EVERYONE | USERS => None,
+        ANONYMOUS if admission.anonymous == Anonymous::Never => Some(
+            "lets in nobody but users, since requests without credentials are refused; see `auth.anonymous`".into(),
+        ),
+        ANONYMOUS => None,
+        name => match name.strip_prefix('@') {
+            Some(group) if admission.groups.contains(group) => None,
+            Some(group) => {
+                let known = admission.groups.iter().map(String::as_str).collect();
+                of("group of any user", known, group, "`taxiway user groups NAME --add GROUP` puts a user into one")
+            }
+            None if admission.users.iter().any(|user| user == name) => None,
+            None => {
+                let known = admission.users.iter().map(String::as_str).collect();
+                of("user", known, name, "`taxiway user add NAME` makes one, and groups are written `@NAME`")
+            }
+        },
+    }
 }

@@ -30,25 +30,25 @@ pub(super) fn run(args: &InfoArgs) -> Result<Outcome, CliError> {
     let snapshot = store.snapshot()?;
     let scheme = if config.serve.tls.is_some() { "https" } else { "http" };
     let base = config.serve.base_url.clone().unwrap_or_else(|| format!("{scheme}://{}", config.serve.listen));
-    let root = format!("{base}/{}/", config.serve.api_root);
+    let roots: Vec<String> = config.serve.api_roots.iter().map(|root| format!("{base}/{}/", root.path)).collect();
     let mut types: BTreeMap<String, u64> = BTreeMap::new();
     let (mut rows, mut bytes) = (0, 0);
     for view in snapshot.segments() {
         let meta = view.segment.meta();
-        rows += meta.rows - meta.definitions.len() as u64;
+        rows += (meta.rows - meta.definitions.len() as u64).saturating_sub(view.deleted.len());
         bytes += meta.bytes + meta.index_bytes;
-        for (name, count) in &meta.types {
-            let name = if name.is_empty() { "(not served)" } else { name };
-            *types.entry(name.to_owned()).or_default() += count;
+        for (name, count) in view.types()? {
+            let name = if name.is_empty() { "(not served)".to_owned() } else { name };
+            *types.entry(name).or_default() += count;
         }
     }
     let last_change = (snapshot.version() > 0).then(|| Timestamp(snapshot.manifest().published).to_string());
     // What the server answers to a client that asks for its discovery.
-    let mut discovery = discovery_resource(&config.serve, &root);
+    let mut discovery = discovery_resource(&config.serve, &base);
     if args.output == output::Form::Table {
         let lines = [
             ("title", discovery["title"].as_str().unwrap_or_default().to_owned()),
-            ("API root", root),
+            (if roots.len() == 1 { "API root" } else { "API roots" }, roots.join(" ")),
             ("TAXII", versions(&config.serve)),
             ("store", store.location().to_owned()),
             ("version", snapshot.version().to_string()),

@@ -11,6 +11,7 @@ mod place;
 mod query;
 mod serve;
 mod sql;
+mod token;
 mod user;
 
 use std::error::Error;
@@ -39,6 +40,7 @@ enum Command {
     Check(check::CheckArgs),
     Compact(compact::CompactArgs),
     User(user::UserArgs),
+    Token(token::TokenArgs),
     Config(config::ConfigArgs),
 }
 
@@ -73,7 +75,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Info(args) => info::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Compact(args) => compact::run(&args),
-        Command::User(args) => user::run(&args).map(|()| Outcome::Done).map_err(Into::into),
+        Command::User(args) => user::run(&args),
+        Command::Token(args) => token::run(&args),
         Command::Config(args) => config::run(&args).map(|()| Outcome::Done).map_err(Into::into),
     };
     match result {

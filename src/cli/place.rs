@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use tracing_subscriber::EnvFilter;
@@ -13,7 +14,7 @@ use crate::model::kind::StixType;
 use crate::render::Profile;
 use crate::serve::auth::{Admission, Anonymous};
 use crate::serve::{self, StartError};
-use crate::store::{Store, StoreOptions};
+use crate::store::{Store, StoreError, StoreOptions};
 
 /// Where the configuration and the store are.
 #[derive(Debug, Args, Clone)]
@@ -44,9 +45,11 @@ impl Place {
             Ok(admission) => return Ok((examined.whole()?, admission)),
             Err(errors) => errors,
         };
-        // Whether a server is open to all follows from several settings: nothing can be said when one is unreadable.
+        // Whether a server is open to all, or in the clear, follows from several settings: nothing can be said when one is
+        // unreadable.
         let sound = examined.problems.is_empty();
-        let errors = errors.iter().filter(|error| sound || !matches!(error, StartError::OpenToAll { .. }));
+        let follows = |error: &StartError| matches!(error, StartError::OpenToAll { .. } | StartError::PlainHttp { .. });
+        let errors = errors.iter().filter(|error| sound || !follows(error));
         examined.problems.extend(errors.map(|error| Problem { place: Spot::Whole, text: sentence(error) }));
         Err(Problems { file: examined.config.file, problems: examined.problems }.into())
     }
@@ -114,6 +117,15 @@ pub(super) fn catalog(config: &Config, store: &Store) -> Result<Catalog, CliErro
         if config.collections.is_empty() { default_collections(&config.defaults) } else { config.collections.clone() };
     let built: Result<Vec<_>, _> = specs.iter().map(|spec| spec.build(store.ids(), &config.feed)).collect();
     Ok(Catalog::new(built?)?)
+}
+
+/// The same for those who do not need the store to be there.
+pub(super) fn catalog_without_store(config: &Config) -> Result<Arc<Catalog>, CliError> {
+    let store = match Store::open(store_options(config)) {
+        Err(StoreError::Missing { .. }) => Store::open_or_imagine(store_options(config))?,
+        store => store?,
+    };
+    Ok(Arc::new(catalog(config, &store)?))
 }
 
 fn default_collections(defaults: &CollectionDefaults) -> Vec<CollectionSpec> {

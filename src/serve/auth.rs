@@ -1,20 +1,25 @@
-//! HTTP Basic (RFC 7617) against the users file.
+//! Who a request is from: a password or a token in its headers, the certificate of its connection, or nobody.
+//!
+//! `Authorization` brings a password (`Basic`, RFC 7617) or a token (`Bearer`, RFC 6750, or `Token`; also in the place of
+//! the password); without it a token may come as `X-Api-Key`. Names of schemes are taken in any case. A certificate that
+//! stands for a user is enough by itself; with credentials beside it, those have to be right and the same user's.
 //!
 //! Hashing a password costs tens of milliseconds and 19 MiB, and clients send it with every request. So a pair that was
 //! checked is remembered for five minutes as an HMAC under a key that lives and dies with the process; hashing runs on
 //! blocking threads, as many at once as there are cores, and only so many may wait. A name that does not exist costs a
-//! hash like a wrong password does.
+//! hash like a wrong password does. Who guesses is slowed ([`failures`](crate::serve::failures)).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use argon2::password_hash::rand_core::{OsRng, RngCore};
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderName};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -26,10 +31,15 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 
-use crate::serve::error::{ServeError, StartError, chain};
+use crate::model::time::Timestamp;
+use crate::serve::client::{Client, ClientCertificate};
+use crate::serve::error::{ServeError, StartError, chain, cut};
+use crate::serve::failures::{Attempt, Failures};
 use crate::serve::options::Options;
 use crate::serve::router::App;
 use crate::serve::stamp::Stamp;
+use crate::serve::style::Style;
+use crate::serve::tokens::{self, Digest as TokenDigest};
 use crate::serve::users::{MAX_PASSWORD_BYTES, UserFile, UserRecord, verify_password};
 
 /// How long a checked pair is taken without hashing again.
@@ -38,6 +48,8 @@ const REMEMBERED: Duration = Duration::from_secs(300);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Password checks that may wait for a thread; further ones are told to come back.
 const MAX_WAITING: usize = 64;
+/// Where a token may stand by itself.
+pub(super) const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Clients disagree about padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -49,25 +61,114 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
     /// Nobody said, and nobody needs to.
-    Anonymous,
-    /// A user whose password was right.
-    User(Arc<str>),
+    Anonymous(Nobody),
+    /// A user who proved to be one.
+    User(Arc<User>),
+}
+
+/// What it means to come without a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nobody {
+    /// There are users: saying who one is may open more.
+    AmongUsers,
+    /// There are none, and other machines can reach the server.
+    Open,
+    /// There are none, there were none since the start, and only this machine can reach the server.
+    AtHome,
+}
+
+impl Nobody {
+    fn of(no_users: bool, had_users: bool, on_loopback: bool) -> Self {
+        match (no_users, had_users) {
+            (false, _) => Nobody::AmongUsers,
+            (true, false) if on_loopback => Nobody::AtHome,
+            (true, _) => Nobody::Open,
+        }
+    }
+}
+
+/// A user, as a request has proved it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The name.
+    pub name: String,
+    /// The groups it is in, without `@`.
+    pub groups: Vec<String>,
+    /// What proved it.
+    pub how: How,
+}
+
+/// What proved who sent a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum How {
+    /// The password.
+    Password,
+    /// A token.
+    Token {
+        /// Its id, which is no secret.
+        id: String,
+        /// What it was made for.
+        label: String,
+    },
+    /// The certificate of the connection.
+    Certificate,
+}
+
+impl How {
+    /// A word for it.
+    pub(super) fn as_str(&self) -> &'static str {
+        match self {
+            How::Password => "password",
+            How::Token { .. } => "token",
+            How::Certificate => "certificate",
+        }
+    }
 }
 
 impl Identity {
     /// The name for the access log.
     pub(super) fn name(&self) -> &str {
+        self.user_name().unwrap_or("-")
+    }
+
+    /// A user of the users file, for those who ask what one may do.
+    pub fn of(user: &UserRecord) -> Self {
+        Identity::User(proved(user, How::Password))
+    }
+
+    /// The user's name.
+    pub fn user_name(&self) -> Option<&str> {
         match self {
-            Identity::Anonymous => "-",
-            Identity::User(name) => name,
+            Identity::Anonymous(_) => None,
+            Identity::User(user) => Some(&user.name),
+        }
+    }
+}
+
+impl Default for Identity {
+    /// Who one is before one was asked.
+    fn default() -> Self {
+        Identity::Anonymous(Nobody::AmongUsers)
+    }
+}
+
+impl Identity {
+    /// How they proved it, for the audit log and the metrics.
+    pub(super) fn proof(&self) -> &'static str {
+        match self {
+            Identity::Anonymous(_) => "anonymous",
+            Identity::User(user) => user.how.as_str(),
         }
     }
 }
 
 /// Refuses requests that nobody known sent; puts the [`Identity`] into request and response.
 pub(super) async fn authenticate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    match app.gate.admit(request.headers()).await {
+    let address = Client::address_of(&request);
+    let certificate = request.extensions().get::<Client>().and_then(|client| client.certificate.clone());
+    match app.gate.admit(request.headers(), address, certificate.as_deref()).await {
         Ok(identity) => {
+            Style::settle(&app, &identity, &mut request);
             request.extensions_mut().insert(identity.clone());
             let mut response = next.run(request).await;
             response.extensions_mut().insert(identity);
@@ -84,11 +185,14 @@ type Digest = [u8; 32];
 pub(super) struct Gate {
     path: PathBuf,
     anonymous: Anonymous,
+    on_loopback: bool,
     known: Mutex<Known>,
+    failures: Failures,
     /// Keyed, ready to be cloned for a digest.
     keyed: Hmac<Sha256>,
     hashing: Semaphore,
     waiting: AtomicUsize,
+    hashed: AtomicU64,
 }
 
 /// When a request without credentials is served.
@@ -124,6 +228,8 @@ impl Anonymous {
 pub struct Admission {
     /// Names of the users.
     pub users: Vec<String>,
+    /// Names of the groups that users are in.
+    pub groups: BTreeSet<String>,
     /// Who need not be one of them.
     pub anonymous: Anonymous,
 }
@@ -131,20 +237,24 @@ pub struct Admission {
 impl Admission {
     /// Reads the users file as a server that starts with these options would.
     pub(super) fn examine(options: &Options) -> Result<Self, StartError> {
-        let users: Vec<String> = UserFile::load(&options.auth.users)?.list().map(str::to_owned).collect();
+        let file = UserFile::load(&options.auth.users)?;
+        let users: Vec<String> = file.list().map(str::to_owned).collect();
         let anonymous = Anonymous::settle(options, users.is_empty())?;
-        Ok(Self { users, anonymous })
+        Ok(Self { users, groups: file.groups().into_keys().map(str::to_owned).collect(), anonymous })
+    }
+
+    /// Who somebody without a name is on a server with these options.
+    pub fn nobody(&self, options: &Options) -> Nobody {
+        Nobody::of(self.users.is_empty(), false, options.on_loopback())
     }
 }
 
 /// What was last read from the users file, and who was checked since.
 #[derive(Debug)]
 struct Known {
-    users: Arc<HashMap<String, UserRecord>>,
+    users: Arc<Users>,
     /// Whether there were any since the start.
     had_users: bool,
-    /// Hash that stands in for a name that does not exist.
-    decoy: Option<Arc<str>>,
     checked: HashMap<String, Checked>,
     stamp: Option<Stamp>,
     looked: Instant,
@@ -156,14 +266,141 @@ struct Checked {
     until: Instant,
 }
 
+/// The users file, ready to be asked.
+#[derive(Debug, Default)]
+struct Users {
+    by_name: HashMap<String, Account>,
+    by_token: HashMap<String, Token>,
+    /// Names of users by those of certificates.
+    by_certificate: HashMap<String, String>,
+    /// Hash that stands in for a name that does not exist, or has no password.
+    decoy: Option<Arc<str>>,
+}
+
+#[derive(Debug)]
+struct Account {
+    name: String,
+    hash: Option<Arc<str>>,
+    disabled: bool,
+    by_password: Arc<User>,
+    by_certificate: Arc<User>,
+}
+
+#[derive(Debug)]
+struct Token {
+    digest: TokenDigest,
+    expires: Option<Timestamp>,
+    revoked: bool,
+    user: Arc<User>,
+}
+
+impl Users {
+    fn new(file: &UserFile) -> Self {
+        let mut users = Self::default();
+        for record in file.users() {
+            let hash: Option<Arc<str>> = record.hash.as_deref().map(Into::into);
+            users.decoy = users.decoy.or_else(|| hash.clone());
+            for certificate in &record.certificates {
+                users.by_certificate.insert(certificate.clone(), record.name.clone());
+            }
+            let account = Account {
+                name: record.name.clone(),
+                hash,
+                disabled: record.disabled,
+                by_password: proved(record, How::Password),
+                by_certificate: proved(record, How::Certificate),
+            };
+            users.by_name.insert(record.name.clone(), account);
+        }
+        for token in file.tokens() {
+            // A token whose user is gone is nobody's.
+            let Ok(record) = file.get(&token.user) else { continue };
+            let how = How::Token { id: token.id.clone(), label: token.label.clone() };
+            let user = proved(record, how);
+            let revoked = token.revoked.is_some();
+            let token = Token { digest: token.digest, expires: token.expires, revoked, user };
+            if let How::Token { id, .. } = &token.user.how {
+                users.by_token.insert(id.clone(), token);
+            }
+        }
+        users
+    }
+
+    fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
+    /// The user that the certificate of the connection stands for.
+    fn certified(&self, certificate: Option<&ClientCertificate>) -> Result<Option<&Account>, ServeError> {
+        let names = certificate.map_or(&[][..], |certificate| certificate.names.as_slice());
+        let mut users = names.iter().filter_map(|name| self.by_certificate.get(name));
+        let Some(user) = users.next() else { return Ok(None) };
+        if users.any(|other| other != user) {
+            return Err(ServeError::Unauthorized { reason: "the certificate stands for several users" });
+        }
+        match self.by_name.get(user) {
+            Some(account) if account.disabled => {
+                Err(ServeError::Unauthorized { reason: "the certificate's user is disabled" })
+            }
+            account => Ok(account),
+        }
+    }
+
+    /// The user of a token, if it is one of ours and still good; `of` is whose it has to be.
+    fn holder(&self, text: &str, of: Option<&str>, now: Timestamp) -> Result<&Arc<User>, BadToken> {
+        let id = tokens::id_of(text).ok_or(BadToken::Wrong("not a token"))?;
+        let token = self.by_token.get(id).ok_or(BadToken::Wrong("unknown token"))?;
+        if !token.digest.is(TokenDigest::of(text)) {
+            return Err(BadToken::Wrong("wrong secret in a token"));
+        }
+        // From here on it is in the hands of somebody who had it.
+        if of.is_some_and(|name| name != token.user.name) {
+            return Err(BadToken::Right("token of another user"));
+        }
+        if token.revoked {
+            return Err(BadToken::Right("revoked token"));
+        }
+        if token.expires.is_some_and(|expires| expires <= now) {
+            return Err(BadToken::Expired);
+        }
+        if self.by_name.get(&token.user.name).is_none_or(|account| account.disabled) {
+            return Err(BadToken::Right("token of a disabled user"));
+        }
+        Ok(&token.user)
+    }
+}
+
+fn proved(record: &UserRecord, how: How) -> Arc<User> {
+    Arc::new(User { name: record.name.clone(), groups: record.groups.clone(), how })
+}
+
+/// Why a token opens nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BadToken {
+    /// It may be a guess.
+    Wrong(&'static str),
+    /// Its secret is right, so it is no guess.
+    Right(&'static str),
+    Expired,
+}
+
+impl BadToken {
+    fn refusal(self) -> ServeError {
+        match self {
+            BadToken::Wrong(reason) | BadToken::Right(reason) => ServeError::BadToken { reason, expired: false },
+            BadToken::Expired => ServeError::BadToken { reason: "expired token", expired: true },
+        }
+    }
+}
+
 impl Gate {
     /// Reads the users and settles who may come in without being one of them.
     pub(super) fn open(options: &Options) -> Result<Self, StartError> {
         let auth = &options.auth;
         let stamp = Stamp::of(&auth.users);
-        let records = UserFile::load(&auth.users)?.into_records();
-        let anonymous = Anonymous::settle(options, records.is_empty())?;
-        if records.is_empty() && anonymous == Anonymous::Never {
+        let users = Users::new(&UserFile::load(&auth.users)?);
+        let anonymous = Anonymous::settle(options, users.is_empty())?;
+        if users.is_empty() && anonymous == Anonymous::Never {
             tracing::warn!(users = %auth.users.display(), "there are no users yet, so every request is refused");
         }
         let mut key = [0; 64];
@@ -172,60 +409,176 @@ impl Gate {
         Ok(Self {
             path: auth.users.clone(),
             anonymous,
-            known: Mutex::new(Known::new(records, stamp, false)),
+            on_loopback: options.on_loopback(),
+            known: Mutex::new(Known::new(users, stamp, false)),
+            failures: Failures::default(),
             keyed: Hmac::new(&key.into()),
             hashing: Semaphore::new(threads),
             waiting: AtomicUsize::new(0),
+            hashed: AtomicU64::new(0),
         })
     }
 
     /// Decides on one request.
-    pub(super) async fn admit(&self, headers: &HeaderMap) -> Result<Identity, ServeError> {
+    pub(super) async fn admit(
+        &self,
+        headers: &HeaderMap,
+        address: IpAddr,
+        certificate: Option<&ClientCertificate>,
+    ) -> Result<Identity, ServeError> {
         self.look_again().await;
-        let (users, decoy, had_users) = {
+        let (users, had_users) = {
             let known = self.known.lock();
-            (Arc::clone(&known.users), known.decoy.clone(), known.had_users)
+            (Arc::clone(&known.users), known.had_users)
         };
         let open = match self.anonymous {
             Anonymous::Always => true,
             Anonymous::UntilUsers => !had_users,
             Anonymous::Never => false,
         };
+        let nobody = Identity::Anonymous(Nobody::of(users.is_empty(), had_users, self.on_loopback));
         // Without users nobody's credentials can be right: on an open server they are then as good as none.
-        if open && (users.is_empty() || !headers.contains_key(AUTHORIZATION)) {
-            return Ok(Identity::Anonymous);
+        if open && users.is_empty() {
+            return Ok(nobody);
         }
-        let (name, password) = credentials(headers)?;
-        let Some(decoy) = decoy else { return Err(ServeError::Unauthorized { reason: "there are no users" }) };
-
-        let digest = self.digest(&name, &password);
-        if self.remembers(&name, &digest) {
-            return Ok(Identity::User(name.into()));
-        }
-        let user = users.get(&name);
-        let hash: Arc<str> = user.map_or(decoy, |user| user.hash.as_str().into());
-        let right = self.verify(Arc::clone(&hash), password, &name, &digest).await?;
-        match user {
-            Some(user) if right => {
-                self.remember(user, digest);
-                Ok(Identity::User(name.into()))
+        let given = Given::read(headers);
+        let name = given.as_ref().ok().and_then(|given| given.as_ref()?.name()).map(cut);
+        match self.identify(&users, given, address, certificate).await {
+            Ok(Some(user)) => Ok(Identity::User(user)),
+            Ok(None) if open => Ok(nobody),
+            Ok(None) => Err(ServeError::Unauthorized { reason: "no credentials" }),
+            Err(error) => {
+                let reason = error.to_string();
+                match error {
+                    ServeError::Unauthorized { .. } | ServeError::BadToken { .. } => {
+                        tracing::warn!(user = name, %address, reason, "login failed");
+                    }
+                    _ => tracing::debug!(user = name, %address, reason, "login refused"),
+                }
+                Err(error)
             }
-            Some(_) => Err(ServeError::Unauthorized { reason: "wrong password" }),
-            None => Err(ServeError::Unauthorized { reason: "unknown user" }),
         }
     }
 
-    /// Hashes on a blocking thread. A pair that was found right while this one waited is not hashed again.
-    async fn verify(&self, hash: Arc<str>, password: Vec<u8>, name: &str, digest: &Digest) -> Result<bool, ServeError> {
+    /// The user whom credentials and certificate together prove; `None`: there are neither.
+    async fn identify(
+        &self,
+        users: &Users,
+        given: Result<Option<Given>, ServeError>,
+        address: IpAddr,
+        certificate: Option<&ClientCertificate>,
+    ) -> Result<Option<Arc<User>>, ServeError> {
+        let given = given?;
+        let certified = users.certified(certificate)?;
+        let user = match given {
+            None => return Ok(certified.map(|account| Arc::clone(&account.by_certificate))),
+            Some(Given::Token(text)) => self.by_token(users, &text, None, address)?,
+            Some(Given::Pair { name, password }) => {
+                // A password that only looks like a token is still a password.
+                let token = std::str::from_utf8(&password).ok();
+                let token = token.filter(|text| tokens::id_of(text).is_some_and(|id| users.by_token.contains_key(id)));
+                match token {
+                    Some(text) => self.by_token(users, text, Some(&name), address)?,
+                    None => self.by_password(users, name, password, address).await?,
+                }
+            }
+        };
+        match certified {
+            Some(account) if account.name != user.name => {
+                Err(ServeError::Unauthorized { reason: "credentials and certificate are of different users" })
+            }
+            _ => Ok(Some(user)),
+        }
+    }
+
+    /// Right tokens pass whatever failed before: they cannot be guessed, so slowing them would help nobody.
+    fn by_token(&self, users: &Users, text: &str, of: Option<&str>, address: IpAddr) -> Result<Arc<User>, ServeError> {
+        let bad = match users.holder(text, of, Timestamp::now()) {
+            Ok(user) => return Ok(Arc::clone(user)),
+            Err(bad) => bad,
+        };
+        if let BadToken::Wrong(_) = bad {
+            // By its text, so that one client with an old token does not use up what others behind its address may fail.
+            let attempt = self.failures.attempt(text, address);
+            self.may_try(attempt)?;
+            self.failures.failed(attempt, Instant::now());
+        }
+        Err(bad.refusal())
+    }
+
+    async fn by_password(
+        &self,
+        users: &Users,
+        name: String,
+        password: Vec<u8>,
+        address: IpAddr,
+    ) -> Result<Arc<User>, ServeError> {
+        let account = users.by_name.get(&name);
+        let digest = self.digest(&name, &password);
+        let attempt = self.failures.attempt(&name, address);
+        let remembered = self.remembers(&name, &digest);
+        if !remembered {
+            self.may_try(attempt)?;
+            let hash = account.and_then(|account| account.hash.as_ref());
+            let right = match hash.or(users.decoy.as_ref()) {
+                Some(hash) => self.verify(Arc::clone(hash), password, &name, &digest, attempt).await?,
+                None => false,
+            };
+            if !right || hash.is_none() {
+                self.failures.failed(attempt, Instant::now());
+                let reason = match account {
+                    None => "unknown user",
+                    Some(account) if account.hash.is_none() => "a user without a password",
+                    Some(_) => "wrong password",
+                };
+                return Err(ServeError::Unauthorized { reason });
+            }
+            self.failures.succeeded(attempt, Instant::now());
+        }
+        match account {
+            Some(account) if !account.disabled => {
+                if !remembered {
+                    self.remember(users, &name, digest);
+                }
+                Ok(Arc::clone(&account.by_password))
+            }
+            _ => Err(ServeError::Unauthorized { reason: "disabled user" }),
+        }
+    }
+
+    fn may_try(&self, attempt: Attempt) -> Result<(), ServeError> {
+        match self.failures.wait(attempt, Instant::now()) {
+            None => Ok(()),
+            Some(wait) => Err(ServeError::TooMany { what: "failed logins", retry_after: wait.as_secs() + 1 }),
+        }
+    }
+
+    /// Hashes on a blocking thread. A pair that was found right while this one waited is not hashed again, and one that
+    /// has to wait by now is not hashed at all: what came in one burst is no more than one try.
+    async fn verify(
+        &self,
+        hash: Arc<str>,
+        password: Vec<u8>,
+        name: &str,
+        digest: &Digest,
+        attempt: Attempt,
+    ) -> Result<bool, ServeError> {
         let _place = Place::take(&self.waiting).ok_or(ServeError::Busy { what: "password checks" })?;
         let _permit =
             self.hashing.acquire().await.map_err(|_| ServeError::Internal { what: "password checks closed" })?;
         if self.remembers(name, digest) {
             return Ok(true);
         }
+        self.may_try(attempt)?;
+        self.hashed.fetch_add(1, Ordering::Relaxed);
         tokio::task::spawn_blocking(move || verify_password(&hash, &password))
             .await
             .map_err(|_| ServeError::Internal { what: "a password check panicked" })
+    }
+
+    /// Passwords hashed so far.
+    pub(super) fn hashed(&self) -> u64 {
+        self.hashed.load(Ordering::Relaxed)
     }
 
     fn digest(&self, name: &str, password: &[u8]) -> Digest {
@@ -245,12 +598,20 @@ impl Gate {
             .is_some_and(|checked| checked.until > Instant::now() && bool::from(checked.digest.ct_eq(digest)))
     }
 
-    /// One entry a user, so never more than the file has lines. Not kept if the user changed meanwhile.
-    fn remember(&self, user: &UserRecord, digest: Digest) {
+    /// One entry a user, so never more than the file has lines. Not kept if the file was read anew meanwhile.
+    fn remember(&self, users: &Users, name: &str, digest: Digest) {
         let mut known = self.known.lock();
-        if known.users.get(&user.name) == Some(user) {
-            known.checked.insert(user.name.clone(), Checked { digest, until: Instant::now() + REMEMBERED });
+        if !std::ptr::eq(Arc::as_ptr(&known.users), users) {
+            return;
         }
+        known.checked.insert(name.to_owned(), Checked { digest, until: Instant::now() + REMEMBERED });
+    }
+
+    /// Reads the file anew if it changed, however short the last look is ago.
+    #[cfg(test)]
+    pub(super) async fn look_now(&self) {
+        let before = self.known.lock().stamp;
+        self.reload(before).await;
     }
 
     /// Reads the file anew if it changed since the last look.
@@ -276,7 +637,7 @@ impl Gate {
         let mut known = self.known.lock();
         match loaded {
             Ok(file) => {
-                *known = Known::new(file.into_records(), stamp, known.had_users);
+                *known = Known::new(Users::new(&file), stamp, known.had_users);
                 if known.users.is_empty() && known.had_users && self.anonymous != Anonymous::Always {
                     tracing::warn!(
                         path = %self.path.display(),
@@ -284,7 +645,8 @@ impl Gate {
                          should be open"
                     );
                 } else {
-                    tracing::info!(path = %self.path.display(), users = known.users.len(), "users file read again");
+                    let users = known.users.by_name.len();
+                    tracing::info!(path = %self.path.display(), users, "users file read again");
                 }
             }
             Err(error) => {
@@ -297,11 +659,9 @@ impl Gate {
 }
 
 impl Known {
-    fn new(records: Vec<UserRecord>, stamp: Option<Stamp>, had_users: bool) -> Self {
-        let had_users = had_users || !records.is_empty();
-        let decoy = records.first().map(|user| user.hash.as_str().into());
-        let users = records.into_iter().map(|user| (user.name.clone(), user)).collect();
-        Self { users: Arc::new(users), had_users, decoy, checked: HashMap::new(), stamp, looked: Instant::now() }
+    fn new(users: Users, stamp: Option<Stamp>, had_users: bool) -> Self {
+        let had_users = had_users || !users.is_empty();
+        Self { users: Arc::new(users), had_users, checked: HashMap::new(), stamp, looked: Instant::now() }
     }
 }
 
@@ -321,30 +681,71 @@ impl Drop for Place<'_> {
     }
 }
 
-/// Name and password of the request, the password as UTF-8 bytes. The scheme's name is taken in any case.
-fn credentials(headers: &HeaderMap) -> Result<(String, Vec<u8>), ServeError> {
-    let refused = |reason| ServeError::Unauthorized { reason };
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let value = values.next().ok_or(refused("no credentials"))?;
-    if values.next().is_some() {
-        return Err(refused("more than one Authorization header"));
-    }
-    let encoded = basic(value).ok_or(refused("not the Basic scheme"))?;
-    let decoded = BASE64.decode(encoded).map_err(|_| refused("not Base64"))?;
-    // Some clients send ISO 8859-1, whose bytes are the first code points of Unicode.
-    let text =
-        String::from_utf8(decoded).unwrap_or_else(|error| error.into_bytes().into_iter().map(char::from).collect());
-    let (name, password) = text.split_once(':').ok_or(refused("no `:` in the credentials"))?;
-    if password.len() > MAX_PASSWORD_BYTES {
-        return Err(refused("password too long"));
-    }
-    Ok((name.to_owned(), password.as_bytes().to_vec()))
+/// The credentials of a request.
+enum Given {
+    /// The password as UTF-8 bytes.
+    Pair {
+        name: String,
+        password: Vec<u8>,
+    },
+    Token(String),
 }
 
-fn basic(value: &HeaderValue) -> Option<&[u8]> {
-    let (scheme, rest) = value.as_bytes().trim_ascii().split_at_checked(5)?;
-    let blank = rest.first() == Some(&b' ');
-    (scheme.eq_ignore_ascii_case(b"basic") && blank).then(|| rest.trim_ascii())
+impl Given {
+    /// What the headers hold. `Authorization` decides where both are there: a proxy may want a key of its own.
+    fn read(headers: &HeaderMap) -> Result<Option<Self>, ServeError> {
+        let refused = |reason| Err(ServeError::Unauthorized { reason });
+        for (name, twice) in
+            [(AUTHORIZATION, "more than one Authorization header"), (X_API_KEY, "more than one X-Api-Key header")]
+        {
+            let mut values = headers.get_all(&name).iter();
+            let Some(value) = values.next() else { continue };
+            if values.next().is_some() {
+                return refused(twice);
+            }
+            let value = value.as_bytes().trim_ascii();
+            if name == X_API_KEY {
+                return Self::token(value).map(Some);
+            }
+            let at = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
+            let (scheme, rest) = value.split_at_checked(at).unwrap_or((value, &[]));
+            let is = |name: &str| scheme.eq_ignore_ascii_case(name.as_bytes());
+            return match rest.trim_ascii() {
+                rest if is("basic") => Self::pair(rest).map(Some),
+                rest if is("bearer") || is("token") => Self::token(rest).map(Some),
+                _ => refused("neither the scheme Basic nor Bearer nor Token"),
+            };
+        }
+        Ok(None)
+    }
+
+    fn token(value: &[u8]) -> Result<Self, ServeError> {
+        match std::str::from_utf8(value) {
+            Ok(text) if text.len() <= MAX_PASSWORD_BYTES => Ok(Given::Token(text.to_owned())),
+            _ => Err(ServeError::BadToken { reason: "not a token", expired: false }),
+        }
+    }
+
+    fn pair(encoded: &[u8]) -> Result<Self, ServeError> {
+        let refused = |reason| ServeError::Unauthorized { reason };
+        let decoded = BASE64.decode(encoded).map_err(|_| refused("not Base64"))?;
+        // Some clients send ISO 8859-1, whose bytes are the first code points of Unicode.
+        let text =
+            String::from_utf8(decoded).unwrap_or_else(|error| error.into_bytes().into_iter().map(char::from).collect());
+        let (name, password) = text.split_once(':').ok_or(refused("no `:` in the credentials"))?;
+        if password.len() > MAX_PASSWORD_BYTES {
+            return Err(refused("password too long"));
+        }
+        Ok(Given::Pair { name: name.to_owned(), password: password.as_bytes().to_vec() })
+    }
+
+    /// Whom it names; a token names nobody before it was looked up.
+    fn name(&self) -> Option<&str> {
+        match self {
+            Given::Pair { name, .. } => Some(name),
+            Given::Token(text) => tokens::id_of(text),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -352,6 +753,7 @@ mod tests {
     use std::path::Path;
 
     use argon2::Params;
+    use axum::http::HeaderValue;
 
     use super::*;
     use crate::serve::options::AuthOptions;
@@ -385,13 +787,26 @@ mod tests {
     }
 
     fn user(name: &str) -> Option<Identity> {
-        Some(Identity::User(name.into()))
+        Some(Identity::User(Arc::new(User { name: name.to_owned(), groups: Vec::new(), how: How::Password })))
+    }
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+    impl Gate {
+        /// A request without a certificate.
+        async fn asked(&self, headers: &HeaderMap) -> Result<Identity, ServeError> {
+            self.admit(headers, HERE, None).await
+        }
+
+        fn forget_failures(&mut self) {
+            self.failures = Failures::default();
+        }
     }
 
     #[tokio::test]
     async fn only_right_pairs_pass() {
         let folder = tempfile::tempdir().expect("folder");
-        let gate = gate(&options(folder.path()), &[("ann", "s:ecret"), ("Zoë", "pässword")]);
+        let mut gate = gate(&options(folder.path()), &[("ann", "s:ecret"), ("Zoë", "pässword")]);
         let token = BASE64.encode("ann:s:ecret");
         let cases = [
             (pair(b"ann:s:ecret"), user("ann")),
@@ -415,28 +830,29 @@ mod tests {
         ];
         // Twice: the second round finds the right pairs remembered.
         for (headers, expected) in cases.iter().chain(&cases) {
-            assert_eq!(gate.admit(headers).await.ok(), *expected, "{headers:?}");
+            gate.forget_failures();
+            assert_eq!(gate.asked(headers).await.ok(), *expected, "{headers:?}");
         }
         let mut doubled = pair(b"ann:s:ecret");
         doubled.append(AUTHORIZATION, HeaderValue::from_static("Basic eDp5"));
-        assert!(gate.admit(&doubled).await.is_err());
+        assert!(gate.asked(&doubled).await.is_err());
     }
 
     #[tokio::test]
     async fn a_checked_pair_is_not_hashed_again() {
         let folder = tempfile::tempdir().expect("folder");
         let gate = gate(&options(folder.path()), &[("ann", "secret")]);
-        assert!(gate.admit(&pair(b"ann:secret")).await.is_ok());
+        assert!(gate.asked(&pair(b"ann:secret")).await.is_ok());
         // With no thread to hash on, only a remembered pair can still pass.
         gate.hashing.close();
-        assert_eq!(gate.admit(&pair(b"ann:secret")).await.ok(), user("ann"));
-        assert!(matches!(gate.admit(&pair(b"ann:wrong")).await, Err(ServeError::Internal { .. })));
+        assert_eq!(gate.asked(&pair(b"ann:secret")).await.ok(), user("ann"));
+        assert!(matches!(gate.asked(&pair(b"ann:wrong")).await, Err(ServeError::Internal { .. })));
         // An unknown name takes the same way as a wrong password: it asks for a thread.
-        assert!(matches!(gate.admit(&pair(b"bob:secret")).await, Err(ServeError::Internal { .. })));
+        assert!(matches!(gate.asked(&pair(b"bob:secret")).await, Err(ServeError::Internal { .. })));
         if let Some(checked) = gate.known.lock().checked.get_mut("ann") {
             checked.until = Instant::now();
         }
-        assert!(gate.admit(&pair(b"ann:secret")).await.is_err(), "forgotten after its time");
+        assert!(gate.asked(&pair(b"ann:secret")).await.is_err(), "forgotten after its time");
     }
 
     #[tokio::test]
@@ -444,7 +860,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let gate = gate(&options(folder.path()), &[("ann", "secret")]);
         gate.waiting.store(MAX_WAITING, Ordering::Relaxed);
-        assert!(matches!(gate.admit(&pair(b"ann:secret")).await, Err(ServeError::Busy { .. })));
+        assert!(matches!(gate.asked(&pair(b"ann:secret")).await, Err(ServeError::Busy { .. })));
         assert_eq!(gate.waiting.load(Ordering::Relaxed), MAX_WAITING, "a refused check leaves the queue");
     }
 
@@ -453,18 +869,18 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let options = options(folder.path());
         let gate = gate(&options, &[("ann", "secret")]);
-        assert!(gate.admit(&pair(b"ann:secret")).await.is_ok());
+        assert!(gate.asked(&pair(b"ann:secret")).await.is_ok());
 
         let stamp = || gate.known.lock().stamp;
         let mut file = UserFile::load(&options.auth.users).expect("users");
         file.add_hashed("ann", cheap("other")).expect("change");
         gate.reload(stamp()).await;
-        assert!(gate.admit(&pair(b"ann:secret")).await.is_err(), "the old password is no longer remembered");
-        assert!(gate.admit(&pair(b"ann:other")).await.is_ok());
+        assert!(gate.asked(&pair(b"ann:secret")).await.is_err(), "the old password is no longer remembered");
+        assert!(gate.asked(&pair(b"ann:other")).await.is_ok());
 
         std::fs::write(&options.auth.users, "{").expect("write");
         gate.reload(stamp()).await;
-        assert!(gate.admit(&pair(b"ann:other")).await.is_ok());
+        assert!(gate.asked(&pair(b"ann:other")).await.is_ok());
     }
 
     #[tokio::test]
@@ -486,7 +902,7 @@ mod tests {
                 options.auth.anonymous = anonymous;
                 let gate = gate(&options, if at_start { &[("ann", "secret")] } else { &[] });
                 let stamp = || gate.known.lock().stamp;
-                let passes = async || gate.admit(&HeaderMap::new()).await.is_ok();
+                let passes = async || gate.asked(&HeaderMap::new()).await.is_ok();
                 let mut passed = [passes().await, false, false];
                 if !at_start {
                     let mut file = UserFile::load(&options.auth.users).expect("users");
@@ -498,12 +914,12 @@ mod tests {
                 gate.reload(stamp()).await;
                 passed[2] = passes().await;
                 assert_eq!(passed, expected, "{anonymous:?} {at_start}");
-                assert_eq!(gate.admit(&pair(b"ann:secret")).await.is_ok(), expected[2], "as anyone, or not at all");
+                assert_eq!(gate.asked(&pair(b"ann:secret")).await.is_ok(), expected[2], "as anyone, or not at all");
 
                 let mut file = UserFile::load(&options.auth.users).expect("users");
                 file.add_hashed("bob", cheap("secret")).expect("add");
                 gate.reload(stamp()).await;
-                assert_eq!(gate.admit(&pair(b"bob:secret")).await.ok(), user("bob"), "{anonymous:?} {at_start}");
+                assert_eq!(gate.asked(&pair(b"bob:secret")).await.ok(), user("bob"), "{anonymous:?} {at_start}");
             }
         }
     }
@@ -539,7 +955,7 @@ mod tests {
                 file.add_hashed("ann", cheap("secret")).expect("add");
             }
             let passes = match Gate::open(&options) {
-                Ok(gate) => Some(gate.admit(&HeaderMap::new()).await.is_ok()),
+                Ok(gate) => Some(gate.asked(&HeaderMap::new()).await.is_ok()),
                 Err(StartError::OpenToAll { .. }) => None,
                 Err(error) => panic!("{error}"),
             };

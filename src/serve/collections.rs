@@ -8,31 +8,39 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use crate::feed::collection::Collection;
-use crate::serve::error::{ServeError, cut};
+use crate::feed::api::Profile;
+use crate::serve::auth::Identity;
+use crate::serve::error::ServeError;
 use crate::serve::resource::{CollectionResource, Collections, answer};
+use crate::serve::rights::{Root, hidden};
 use crate::serve::router::App;
 use crate::serve::style::Style;
 
 /// `GET {api-root}/collections/`
-pub(super) async fn collections(State(app): State<Arc<App>>, Extension(style): Extension<Style>) -> Response {
-    let catalog = app.feed.catalog();
-    answer(style, StatusCode::OK, &Collections::new(&catalog, style.version, style.profile))
+pub(super) async fn collections(
+    State(app): State<Arc<App>>,
+    Extension(style): Extension<Style>,
+    Extension(identity): Extension<Identity>,
+    Extension(Root(root)): Extension<Root>,
+) -> Response {
+    let rights = app.rights();
+    // The original keeps the order of its configuration, interoperability tests ask for that of ids.
+    let resource = match style.profile {
+        Profile::Standard => Collections::new(rights.listed(&identity, &root), style),
+        Profile::Xsoar => Collections::new(rights.configured(&identity, &root), style),
+    };
+    answer(style, StatusCode::OK, &resource)
 }
 
 /// `GET {api-root}/collections/{id}/`
 pub(super) async fn collection(
     State(app): State<Arc<App>>,
     Extension(style): Extension<Style>,
+    Extension(identity): Extension<Identity>,
+    Extension(Root(root)): Extension<Root>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ServeError> {
-    let Path(name) = path.map_err(|_| ServeError::UnknownPath)?;
-    let collection = find(&app, &name)?;
-    Ok(answer(style, StatusCode::OK, &CollectionResource::new(&collection, style.version)))
-}
-
-/// The collection of that id or alias.
-pub(super) fn find(app: &App, name: &str) -> Result<Arc<Collection>, ServeError> {
-    let catalog = app.feed.catalog();
-    catalog.get(name).cloned().ok_or_else(|| ServeError::UnknownCollection { name: cut(name) })
+    let Path(name) = path.map_err(|_| hidden(&identity, ServeError::UnknownPath))?;
+    let (collection, allowed) = app.rights().known(&identity, &root, &name)?;
+    Ok(answer(style, StatusCode::OK, &CollectionResource::new(&collection, allowed, style.version)))
 }
