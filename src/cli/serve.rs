@@ -7,15 +7,16 @@ use clap::Args;
 
 use super::output::{complain, grouped, say};
 use super::place::{Place, catalog, start_log, store_options, users};
-use super::{CliError, Outcome};
-use crate::config::Config;
+use super::{CliError, Outcome, sentence};
+use crate::config::{Config, ConfigError};
 use crate::feed::api::Feed;
 use crate::feed::api::StixVersion;
 use crate::feed::collection::Catalog;
 use crate::feed::{FeedOptions, StoreFeed};
+use crate::inbox::{Inbox, InboxOptions};
 use crate::ingest::{self, DecodeOptions, Importer, Input};
 use crate::serve::auth::{Admission, Anonymous};
-use crate::serve::{App, Bound, bind, router, shutdown_signal};
+use crate::serve::{App, Bound, Live, Probe, StartError, StoreState, bind, on_hangup, roots_of, shutdown_signal};
 use crate::store::{Store, StoreError};
 
 /// The sample that a first start without configuration shows.
@@ -25,6 +26,9 @@ const SAMPLE: &[u8] = include_bytes!("../../data/sample.ndjson");
 ///
 /// Without a configuration it makes a store in ./taxiway-data, loads a sample into it if the store is new, and serves it on
 /// 127.0.0.1:9000. A store that a configuration file, --store or TAXIWAY_… variables set up never gets the sample.
+///
+/// SIGHUP reads the configuration anew, and with it collections, users and certificates; if anything is wrong with it, all of
+/// that is logged and the old one stays. SIGTERM and Ctrl-C let answers finish; said twice, they do not.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  taxiway serve\n  taxiway serve --config /etc/taxiway/taxiway.toml\n  taxiway serve --check"
@@ -55,10 +59,101 @@ pub(super) fn run(args: &ServeArgs) -> Result<Outcome, CliError> {
     warn_of_queries(&catalog);
     let feed = StoreFeed::new(store.clone(), catalog, &FeedOptions::default())?;
     let app = App::new(Arc::new(feed.clone()), config.serve.clone())?;
+    let app = match feed.catalog().iter().any(|collection| collection.inbox) {
+        true => app.with_inbox(Inbox::open(&store, InboxOptions::default())?),
+        false => app,
+    };
+    let live = Live::new(app, Some(probe(&store)));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("io").build()?;
     announce(&config, &admission, &store, &feed, &bound)?;
-    runtime.block_on(bound.run(router(app), shutdown_signal(), shutdown_signal()))?;
+    let reloader = Reloader { place: args.place.clone(), started: config, store, feed, live: Arc::clone(&live) };
+    runtime.block_on(async {
+        tokio::select! {
+            served = bound.run(live, shutdown_signal(), shutdown_signal()) => served,
+            () = on_hangup(move || reloader.reload()) => Ok(()),
+        }
+    })?;
     Ok(Outcome::Done)
+}
+
+/// What monitoring is told of the store.
+fn probe(store: &Store) -> Probe {
+    let store = store.clone();
+    Arc::new(move || {
+        let snapshot = store.snapshot().map_err(|error| sentence(&error))?;
+        Ok(StoreState {
+            version: snapshot.version(),
+            segments: snapshot.segments().len() as u64,
+            rows: snapshot.live_rows(),
+            rows_waiting: snapshot.waiting_rows(),
+        })
+    })
+}
+
+/// Reads the configuration anew while the server runs.
+struct Reloader {
+    place: Place,
+    /// What the server was started with.
+    started: Config,
+    store: Store,
+    feed: StoreFeed,
+    live: Arc<Live>,
+}
+
+impl Reloader {
+    /// All that is wrong with the new configuration is said at once, and then the old one stays.
+    fn reload(&self) {
+        self.live.reopen_logs();
+        match self.try_reload() {
+            Ok(fixed) if fixed.is_empty() => tracing::info!("configuration reloaded"),
+            Ok(fixed) => {
+                tracing::warn!(
+                    needs_restart = fixed.join(", "),
+                    "configuration reloaded, but for what needs a restart"
+                );
+            }
+            Err(problems) => {
+                for problem in &problems {
+                    tracing::error!(problem, "configuration not reloaded");
+                }
+                tracing::error!(problems = problems.len(), "the configuration stays as it was");
+            }
+        }
+    }
+
+    fn try_reload(&self) -> Result<Vec<&'static str>, Vec<String>> {
+        let prepared = self.prepare().inspect_err(|_| self.live.reload_failed());
+        let (config, catalog, mut fixed) = prepared?;
+        let sentences = |errors: Vec<StartError>| errors.iter().map(|error| sentence(error)).collect::<Vec<_>>();
+        fixed.extend(self.live.reload(config.serve).map_err(sentences)?);
+        self.feed.replace_catalog(catalog);
+        fixed.sort_unstable();
+        Ok(fixed)
+    }
+
+    /// The new configuration, its collections, and the settings whose new values wait for a restart.
+    fn prepare(&self) -> Result<(Config, Catalog, Vec<&'static str>), Vec<String>> {
+        let (mut config, _) = self.place.server_config().map_err(|error| match error {
+            ConfigError::Invalid(problems) => problems.each().collect(),
+            error => vec![sentence(&error)],
+        })?;
+        let mut fixed = Vec::new();
+        // What was started with stays open whatever the configuration says now; new collections are built for that store.
+        if config.store != self.started.store {
+            fixed.push("store");
+            config.store.clone_from(&self.started.store);
+        }
+        if config.log != self.started.log {
+            fixed.push("log");
+        }
+        let catalog = catalog(&config, &self.store).map_err(|error| vec![sentence(&*error)])?;
+        for collection in catalog.iter() {
+            for warning in collection.query.warnings() {
+                tracing::warn!(collection = collection.title, "{warning}");
+            }
+        }
+        Ok((config, catalog, fixed))
+    }
 }
 
 /// Whether nobody has configured anything of what is served, where it lies or who may have it. Made-up indicators have
@@ -133,7 +228,6 @@ fn announce(
     bound: &Bound,
 ) -> Result<(), CliError> {
     let url = config.serve.base_url.clone().unwrap_or_else(|| bound.url());
-    let root = format!("{url}/{}", config.serve.api_root);
     let snapshot = store.snapshot()?;
     let catalog = feed.catalog();
     let mut out = io::stdout().lock();
@@ -144,16 +238,26 @@ fn announce(
             writeln!(out, "discovery  {url}/{name}/ (TAXII {})", version.as_str())?;
         }
     }
-    writeln!(out, "API root   {root}/")?;
+    for root in &config.serve.api_roots {
+        writeln!(out, "API root   {url}/{}/", root.path)?;
+    }
     let width = catalog.iter().map(|collection| collection.title.chars().count()).max().unwrap_or(0);
     writeln!(out, "collections")?;
     for collection in catalog.iter() {
-        writeln!(out, "  {:<width$}  {root}/collections/{}/", collection.title, collection.id)?;
+        for root in roots_of(&config.serve, collection) {
+            let inbox = if collection.inbox { " (inbox)" } else { "" };
+            writeln!(out, "  {:<width$}  {url}/{root}/collections/{}/{inbox}", collection.title, collection.id)?;
+        }
     }
-    if let Some(collection) = catalog.get("all").or_else(|| catalog.iter().next()) {
+    if let Some(collection) = catalog.get("all").or_else(|| catalog.iter().next())
+        && let Some(root) = roots_of(&config.serve, collection).first()
+    {
         let name = collection.alias.as_ref().unwrap_or(&collection.id);
         let options = curl_options(config, admission);
-        writeln!(out, "try        curl {options}'{root}/collections/{name}/objects/?limit=2'")?;
+        writeln!(out, "try        curl {options}'{url}/{root}/collections/{name}/objects/?limit=2'")?;
+    }
+    if let Some(admin) = bound.admin_url() {
+        writeln!(out, "monitoring {admin}/metrics, /ready and /health")?;
     }
     writeln!(out, "listening on {}", bound.url())?;
     out.flush()?;
@@ -167,7 +271,7 @@ mod tests {
 
     #[test]
     fn the_curl_line_says_what_the_server_wants() {
-        let tls = Some(TlsFiles { cert: "c".into(), key: "k".into() });
+        let tls = Some(TlsFiles::new("c", "k"));
         let cases = [
             (None, Anonymous::UntilUsers, vec![], ""),
             (None, Anonymous::UntilUsers, vec!["ann"], "-u ann "),
@@ -179,7 +283,11 @@ mod tests {
         for (tls, anonymous, users, expected) in cases {
             let mut config = Config::default();
             config.serve.tls = tls;
-            let admission = Admission { users: users.into_iter().map(str::to_owned).collect(), anonymous };
+            let admission = Admission {
+                users: users.into_iter().map(str::to_owned).collect(),
+                groups: Default::default(),
+                anonymous,
+            };
             assert_eq!(curl_options(&config, &admission), expected);
         }
     }

@@ -10,11 +10,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::header::{ALLOW, CONTENT_RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::feed::api::{FeedError, Profile, StixVersion};
+use crate::inbox::InboxError;
+use crate::serve::body::ENCODINGS;
 use crate::serve::discovery::{DISCOVERY_20, DISCOVERY_21};
 use crate::serve::negotiate::{STIX_20, STIX_21, TAXII_20, TAXII_21, taxii_type};
 use crate::serve::range;
@@ -30,6 +32,20 @@ pub enum ServeError {
     Unauthorized {
         /// Inside reason; clients get the same text whatever it is.
         reason: &'static str,
+    },
+    /// A token opens nothing.
+    #[error("unauthorized: {reason}")]
+    BadToken {
+        /// Inside reason.
+        reason: &'static str,
+        /// Whether it would have opened something before: its holder may know that, nobody else can make it be said.
+        expired: bool,
+    },
+    /// The requester knows of it and may not do this.
+    #[error("forbidden: {what}")]
+    Forbidden {
+        /// What, finishing a sentence that begins with `You may not`.
+        what: &'static str,
     },
     /// Nothing that `Accept` names can be served.
     #[error("not acceptable: `{accept}`")]
@@ -84,6 +100,38 @@ pub enum ServeError {
         /// The largest that is read.
         max: usize,
     },
+    /// The body is larger than is taken, as sent or decompressed.
+    #[error("body of more than {max} bytes")]
+    BodyTooLarge {
+        /// The largest that is taken.
+        max: u64,
+    },
+    /// The body is compressed in a way that is not understood.
+    #[error("content encoding `{encoding}`")]
+    BadEncoding {
+        /// `Content-Encoding`, cut.
+        encoding: String,
+    },
+    /// The body did not come within the time allowed.
+    #[error("body too slow: {what}")]
+    BodyTooSlow {
+        /// Which time it was.
+        what: &'static str,
+    },
+    /// The body ended early, or is not compressed as its head says.
+    #[error("body cannot be read: {reason}")]
+    BodyBroken {
+        /// What is wrong with it, fit for a client.
+        reason: Cow<'static, str>,
+    },
+    /// One client wants too much.
+    #[error("too much of one client: {what}")]
+    TooMany {
+        /// What it has too many of.
+        what: &'static str,
+        /// Seconds after which it may come back.
+        retry_after: u64,
+    },
     /// A query parameter is malformed.
     #[error("parameter `{name}`: {reason}")]
     BadParameter {
@@ -109,6 +157,17 @@ pub enum ServeError {
     /// The feed refused or failed.
     #[error(transparent)]
     Feed(#[from] FeedError),
+    /// A body of a type that is not taken.
+    #[error("content type `{given}`")]
+    UnsupportedMediaType {
+        /// The header, cut.
+        given: String,
+        /// What is taken.
+        wanted: &'static str,
+    },
+    /// What was posted or is to be deleted was refused, or that failed.
+    #[error(transparent)]
+    Inbox(#[from] InboxError),
     /// Too many requests at once, or too many password checks.
     #[error("busy: {what}")]
     Busy {
@@ -159,8 +218,15 @@ impl ServeError {
                 StatusCode::UNAUTHORIZED,
                 "unauthorized",
                 "Authorization failed",
-                Some("A valid user name and password are needed.".into()),
+                Some("A valid user name and password, token or client certificate is needed.".into()),
             ),
+            ServeError::BadToken { expired, .. } => {
+                let what = if *expired { "The token has expired." } else { "The token is not valid." };
+                (StatusCode::UNAUTHORIZED, "unauthorized", "Authorization failed", Some(what.into()))
+            }
+            ServeError::Forbidden { what } => {
+                (StatusCode::FORBIDDEN, "forbidden", "Not allowed", Some(format!("You may not {what}.").into()))
+            }
             ServeError::NotAcceptable { accept, served, .. } => {
                 let types: Vec<&str> = served.iter().rev().map(|version| taxii_type(*version)).collect();
                 let types = types.join(" or ");
@@ -206,6 +272,38 @@ impl ServeError {
                 "Header fields too large",
                 Some(format!("The header fields of a request may have {max} bytes together.").into()),
             ),
+            ServeError::BodyTooLarge { max } => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body_too_large",
+                "Body too large",
+                Some(
+                    format!(
+                        "A body may have {max} bytes, as sent and decompressed; send the objects in several parts."
+                    )
+                    .into(),
+                ),
+            ),
+            ServeError::BadEncoding { encoding } => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "bad_content_encoding",
+                "Content encoding not supported",
+                Some(format!("`Content-Encoding: {encoding}` is not understood; it can be {ENCODINGS}.").into()),
+            ),
+            ServeError::BodyTooSlow { .. } => (
+                StatusCode::REQUEST_TIMEOUT,
+                "body_too_slow",
+                "Body too slow",
+                Some("The body did not come within the time allowed.".into()),
+            ),
+            ServeError::BodyBroken { reason } => {
+                (StatusCode::BAD_REQUEST, "bad_body", "Body cannot be read", Some(format!("The body {reason}.").into()))
+            }
+            ServeError::TooMany { what, .. } => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many",
+                "Too many requests",
+                Some(format!("This client has too many {what}; ask again after the time in Retry-After.").into()),
+            ),
             ServeError::BadParameter { name, reason } => {
                 (StatusCode::BAD_REQUEST, "bad_parameter", "Bad parameter", Some(format!("`{name}` {reason}.").into()))
             }
@@ -218,7 +316,37 @@ impl ServeError {
                 "Range not satisfiable",
                 Some(format!("`{header}` is no range of items; write it as `Range: items=0-99`.").into()),
             ),
-            ServeError::Busy { .. } => busy(),
+            ServeError::Busy { .. } | ServeError::Inbox(InboxError::Busy { .. }) => busy(),
+            ServeError::UnsupportedMediaType { given, wanted } => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                "Media type not supported",
+                Some(format!("A body of the type `{given}` is not taken; send `Content-Type: {wanted}`.").into()),
+            ),
+            ServeError::Inbox(InboxError::Malformed { reason }) => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "malformed_body",
+                "Body cannot be processed",
+                Some(as_sentence(reason.clone())),
+            ),
+            ServeError::Inbox(InboxError::UnknownObject { id }) => (
+                StatusCode::NOT_FOUND,
+                "unknown_object",
+                "Unknown object",
+                Some(format!("The collection holds no object `{}`.", cut(id)).into()),
+            ),
+            ServeError::Inbox(InboxError::UnknownVersion { id }) => (
+                StatusCode::NOT_FOUND,
+                "unknown_version",
+                "Unknown version",
+                Some(format!("The collection holds no such version of the object `{}`.", cut(id)).into()),
+            ),
+            ServeError::Inbox(
+                InboxError::Store { .. }
+                | InboxError::Statuses { .. }
+                | InboxError::NoFolder { .. }
+                | InboxError::Internal { .. },
+            ) => internal(),
             ServeError::TimedOut => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "timed_out",
@@ -272,7 +400,7 @@ impl ServeError {
             (style.about.error_title().into(), Some(text.into()))
         };
         match self {
-            ServeError::Unauthorized { .. } => (own.title.into(), None),
+            ServeError::Unauthorized { .. } | ServeError::BadToken { .. } => (own.title.into(), None),
             ServeError::NotAcceptable { unserved: Some(version), .. } => {
                 let served = match version {
                     StixVersion::V20 => StixVersion::V21,
@@ -321,8 +449,16 @@ impl ServeError {
             }
             // What the original has no words for, since it does not know of it.
             ServeError::ReadOnly { .. }
+            | ServeError::Forbidden { .. }
             | ServeError::UrlTooLong { .. }
             | ServeError::HeadersTooLarge { .. }
+            | ServeError::UnsupportedMediaType { .. }
+            | ServeError::Inbox(_)
+            | ServeError::BodyTooLarge { .. }
+            | ServeError::BadEncoding { .. }
+            | ServeError::BodyTooSlow { .. }
+            | ServeError::BodyBroken { .. }
+            | ServeError::TooMany { .. }
             | ServeError::Feed(FeedError::UnknownObject { .. }) => (own.title.into(), own.description),
             ServeError::BadParameter { .. }
             | ServeError::Feed(
@@ -337,6 +473,19 @@ impl ServeError {
             | ServeError::TimedOut
             | ServeError::Panicked { .. }
             | ServeError::Internal { .. } => failed(own.description.as_deref().unwrap_or(own.title)),
+        }
+    }
+
+    /// RFC 6750 §3: nothing of an error where no token was sent.
+    fn bearer_challenge(&self) -> &'static str {
+        match self {
+            ServeError::BadToken { expired: true, .. } => {
+                "Bearer realm=\"taxiway\", error=\"invalid_token\", error_description=\"the token has expired\""
+            }
+            ServeError::BadToken { .. } => {
+                "Bearer realm=\"taxiway\", error=\"invalid_token\", error_description=\"the token is not valid\""
+            }
+            _ => "Bearer realm=\"taxiway\"",
         }
     }
 
@@ -380,7 +529,10 @@ fn internal() -> Face {
 
 /// An inside text that is fit for clients, as a sentence.
 fn sentence(error: &FeedError) -> Cow<'static, str> {
-    let mut text = error.to_string();
+    as_sentence(error.to_string())
+}
+
+fn as_sentence(mut text: String) -> Cow<'static, str> {
     if let Some(first) = text.get_mut(0..1) {
         first.make_ascii_uppercase();
     }
@@ -402,13 +554,22 @@ impl IntoResponse for ServeError {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = self.outside().status;
-        if let ServeError::Unauthorized { .. } = self {
-            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"taxiway\""));
+        if response.status() == StatusCode::UNAUTHORIZED {
+            // One header a scheme: some clients read the first alone.
+            response.headers_mut().append(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"taxiway\""));
+            response.headers_mut().append(WWW_AUTHENTICATE, HeaderValue::from_static(self.bearer_challenge()));
         }
         if let ServeError::Feed(FeedError::BehindTheEnd { total }) = self
             && let Some(value) = range::behind(total)
         {
             response.headers_mut().insert(CONTENT_RANGE, value);
+        }
+        if let ServeError::BadEncoding { .. } = self {
+            // RFC 9110 §12.5.3: what would have been understood.
+            response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static(ENCODINGS));
+        }
+        if let ServeError::TooMany { retry_after, .. } = self {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry_after));
         }
         if response.status() == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS));
@@ -448,11 +609,17 @@ pub(super) fn write_out(response: &mut Response, error: &ServeError, style: Styl
     response.headers_mut().extend(parts.headers);
     if style.profile == Profile::Xsoar {
         let (name, value) = match error {
-            ServeError::Unauthorized { .. } => (WWW_AUTHENTICATE, "Basic realm=\"Authentication Required\""),
+            ServeError::Unauthorized { .. } | ServeError::BadToken { .. } => {
+                (WWW_AUTHENTICATE, "Basic realm=\"Authentication Required\"")
+            }
             ServeError::MethodNotAllowed => (ALLOW, METHODS_OF_ORIGINAL),
             _ => return *response.body_mut() = body,
         };
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        response.headers_mut().insert(&name, HeaderValue::from_static(value));
+        // The original knows no tokens; who sends one gets to read what is wrong with it.
+        if let ServeError::BadToken { .. } = error {
+            response.headers_mut().append(name, HeaderValue::from_static(error.bearer_challenge()));
+        }
     }
     *response.body_mut() = body;
 }
@@ -472,10 +639,12 @@ pub(super) fn panicked(payload: Box<dyn Any + Send + 'static>) -> Response {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Another process holds the address.
-    #[error("`{address}` is already in use; stop what listens there, or set another `listen` address")]
+    #[error("`{address}` is already in use; stop what listens there, or set another `{key}` address")]
     InUse {
         /// The address.
         address: SocketAddr,
+        /// The setting that names it.
+        key: &'static str,
     },
     /// The address cannot be listened on.
     #[error("listen on `{address}`; is it an address of this machine, and is this user allowed its port?")]
@@ -488,7 +657,7 @@ pub enum StartError {
     /// A TLS file cannot be read.
     #[error("read {role} `{}`", path.display())]
     ReadTls {
-        /// `certificate` or `private key`.
+        /// What it is for, such as `private key`.
         role: &'static str,
         /// The file.
         path: PathBuf,
@@ -498,7 +667,7 @@ pub enum StartError {
     /// A TLS file is not what it should be.
     #[error("{role} `{}` {reason}", path.display())]
     BadTls {
-        /// `certificate` or `private key`.
+        /// What it is for, such as `private key`.
         role: &'static str,
         /// The file.
         path: PathBuf,
@@ -516,6 +685,32 @@ pub enum StartError {
         address: SocketAddr,
         /// The users file.
         users: PathBuf,
+    },
+    /// Passwords and objects would go over the network for everyone to read.
+    #[error(
+        "`{address}` can be reached from other machines, and passwords would go there in the clear; set `tls.cert` and \
+         `tls.key`, listen on a loopback address, or, where a proxy does HTTPS, set `plain_http_off_loopback = true`"
+    )]
+    PlainHttp {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// Everybody could read what monitoring reads.
+    #[error(
+        "`admin_listen`, `{address}`, can be reached from other machines, and asks nobody who they are; use a loopback \
+         address, or set `admin_off_loopback = true` where the network keeps others away"
+    )]
+    AdminReachable {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The audit log cannot be opened.
+    #[error("open the audit log `{}`", path.display())]
+    Audit {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
     },
     /// The users file is unusable.
     #[error(transparent)]

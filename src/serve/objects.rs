@@ -1,5 +1,4 @@
-//! Manifest, objects, one object, its versions (TAXII 2.1 §5.3–§5.8, TAXII 2.0 §5.3–§5.6), and the status resource
-//! (§4.3).
+//! Manifest, objects, one object, its versions (TAXII 2.1 §5.3–§5.8, TAXII 2.0 §5.3–§5.6).
 //!
 //! All four page resources are one request to the feed; they differ in shape and in the parameters they take. TAXII 2.1
 //! pages them by `limit` and `next`, 2.0 by number.
@@ -7,27 +6,27 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::Extension;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 
 use crate::feed::api::{self, FeedError, ItemRange, PageRequest, Profile, Shape, StixVersion};
 use crate::model::time::Timestamp;
-use crate::serve::collections::find;
-use crate::serve::error::ServeError;
+use crate::serve::audit::{Action, Deed};
+use crate::serve::error::{ServeError, cut};
 use crate::serve::observe::Numbered;
 use crate::serve::parameters::{self, Rules};
 use crate::serve::range;
 use crate::serve::resource::with_type;
+use crate::serve::rights::{self, Visit};
 use crate::serve::router::App;
 use crate::serve::style::Style;
 
-const DATE_ADDED_FIRST: HeaderName = HeaderName::from_static("x-taxii-date-added-first");
-const DATE_ADDED_LAST: HeaderName = HeaderName::from_static("x-taxii-date-added-last");
+pub(super) const DATE_ADDED_FIRST: HeaderName = HeaderName::from_static("x-taxii-date-added-first");
+pub(super) const DATE_ADDED_LAST: HeaderName = HeaderName::from_static("x-taxii-date-added-last");
 /// Seconds that the page took to begin, as the original server tells them.
 const QUERY_TIME: HeaderName = HeaderName::from_static("x-taxii2server-query-time-secs");
 
@@ -37,100 +36,96 @@ type ObjectPath = Result<Path<(String, String)>, PathRejection>;
 /// `GET …/manifest/`
 pub(super) async fn manifest(
     State(app): State<Arc<App>>,
+    visit: Visit,
     path: CollectionPath,
     request: Request,
 ) -> Result<Response, ServeError> {
-    let Path(collection) = path.map_err(|_| ServeError::UnknownPath)?;
-    page(&app, &collection, Shape::Manifest, None, request).await
+    let Path(collection) = path.map_err(|_| visit.no_such_path())?;
+    Ok(page(&app, &visit, &collection, Shape::Manifest, None, request).await)
 }
 
 /// `GET …/objects/`
 pub(super) async fn objects(
     State(app): State<Arc<App>>,
+    visit: Visit,
     path: CollectionPath,
     request: Request,
 ) -> Result<Response, ServeError> {
-    let Path(collection) = path.map_err(|_| ServeError::UnknownPath)?;
-    page(&app, &collection, Shape::Objects, None, request).await
+    let Path(collection) = path.map_err(|_| visit.no_such_path())?;
+    Ok(page(&app, &visit, &collection, Shape::Objects, None, request).await)
 }
 
 /// `GET …/objects/{object-id}/`
 pub(super) async fn object(
     State(app): State<Arc<App>>,
+    visit: Visit,
     path: ObjectPath,
     request: Request,
 ) -> Result<Response, ServeError> {
-    let Path((collection, object)) = path.map_err(|_| ServeError::UnknownPath)?;
-    page(&app, &collection, Shape::Objects, Some(object), request).await
+    let Path((collection, object)) = path.map_err(|_| visit.no_such_path())?;
+    Ok(page(&app, &visit, &collection, Shape::Objects, Some(object), request).await)
 }
 
 /// `GET …/objects/{object-id}/versions/`, which TAXII 2.0 does not have.
 pub(super) async fn versions(
     State(app): State<Arc<App>>,
+    visit: Visit,
     path: ObjectPath,
     request: Request,
 ) -> Result<Response, ServeError> {
-    let Path((collection, object)) = path.map_err(|_| ServeError::UnknownPath)?;
-    if style(&request)?.version == StixVersion::V20 {
-        return Err(ServeError::UnknownPath);
-    }
-    page(&app, &collection, Shape::Versions, Some(object), request).await
+    let Path((collection, object)) = path.map_err(|_| visit.no_such_path())?;
+    Ok(page(&app, &visit, &collection, Shape::Versions, Some(object), request).await)
 }
 
-/// `POST …/objects/`: no collection can be written to.
-pub(super) async fn post_objects(
-    State(app): State<Arc<App>>,
-    Extension(style): Extension<Style>,
-    path: CollectionPath,
-) -> Result<Response, ServeError> {
-    let Path(collection) = path.map_err(|_| ServeError::UnknownPath)?;
-    Err(not_writable(&app, style, &collection))
-}
-
-/// `DELETE …/objects/{object-id}/`: readable but not writable is 403, whether the object exists or not.
-pub(super) async fn delete_object(
-    State(app): State<Arc<App>>,
-    Extension(style): Extension<Style>,
-    path: ObjectPath,
-) -> Result<Response, ServeError> {
-    let Path((collection, _)) = path.map_err(|_| ServeError::UnknownPath)?;
-    Err(not_writable(&app, style, &collection))
-}
-
-/// The original knows no method that writes.
-fn not_writable(app: &App, style: Style, collection: &str) -> ServeError {
-    match find(app, collection) {
-        Ok(collection) if style.profile == Profile::Standard => {
-            ServeError::ReadOnly { title: collection.title.clone() }
-        }
-        Ok(_) => ServeError::MethodNotAllowed,
-        Err(error) => error,
-    }
-}
-
-/// `GET {api-root}/status/{status-id}/`: nothing is ever posted, so no status exists.
-pub(super) async fn status() -> ServeError {
-    ServeError::UnknownStatus
-}
-
+/// The page or why there is none, with what the audit log wants to know of it.
 async fn page(
     app: &App,
+    visit: &Visit,
     collection: &str,
     shape: Shape,
     object: Option<String>,
     http: Request,
+) -> Response {
+    let mut deed = Deed {
+        action: Action::Read,
+        api_root: visit.root.to_string(),
+        collection: Some(cut(collection)),
+        object: object.as_deref().map(cut),
+        objects: 0,
+    };
+    let mut response = match allowed_page(app, visit, collection, shape, object, http, &mut deed).await {
+        Ok(response) => response,
+        Err(error) => error.into_response(),
+    };
+    response.extensions_mut().insert(deed);
+    response
+}
+
+async fn allowed_page(
+    app: &App,
+    visit: &Visit,
+    collection: &str,
+    shape: Shape,
+    object: Option<String>,
+    http: Request,
+    deed: &mut Deed,
 ) -> Result<Response, ServeError> {
     let started = Instant::now();
     let style = style(&http)?;
     // The body of the request is nobody's to wait with.
     let (http, _) = http.into_parts();
-    let collection = find(app, collection)?;
+    let collection = rights::readable(app, &visit.identity, &visit.root, collection)?;
+    deed.collection = Some(collection.id.clone());
+    if shape == Shape::Versions && style.version == StixVersion::V20 {
+        return Err(ServeError::UnknownPath);
+    }
     let rules = Rules {
         version: style.version,
         profile: style.profile,
         shape,
         one_object: object.is_some(),
         max_page_size: collection.max_page_size,
+        match_values: app.options.limits.match_values,
     };
     // In TAXII 2.0 lists are paged by number, and one object is no list.
     let by_number = style.version == StixVersion::V20 && object.is_none();
@@ -154,6 +149,7 @@ async fn page(
         }
         other => other?,
     };
+    deed.objects = page.objects;
     let content_type = if shape == Shape::Objects { style.objects_type() } else { style.taxii_type() };
     let (status, content_range) = match by_number {
         true => range::answered(asked, &page, style.profile),

@@ -41,6 +41,8 @@ pub(super) struct Rules {
     pub(super) one_object: bool,
     /// Limits above it are cut to it.
     pub(super) max_page_size: u64,
+    /// Most values in one `match` parameter.
+    pub(super) match_values: usize,
 }
 
 impl Rules {
@@ -76,6 +78,12 @@ pub(super) fn parse(query: Option<&str>, rules: Rules) -> Result<PageRequest, Se
         }
         seen.push(name);
         let value = decode(value).ok_or_else(|| bad(name, "is not percent-encoded UTF-8"))?;
+        if name.starts_with("match[") && value.split(',').count() > rules.match_values {
+            return Err(bad(
+                name,
+                format!("may hold {} values; ask for fewer in several requests", rules.match_values),
+            ));
+        }
         if lenient {
             take_as_original(&mut request, name, value.trim(), rules.max_page_size)?;
         } else {
@@ -272,6 +280,7 @@ mod tests {
         shape: Shape::Objects,
         one_object: false,
         max_page_size: MAX,
+        match_values: 5,
     };
 
     fn objects(query: &str) -> Result<PageRequest, ServeError> {
@@ -386,6 +395,8 @@ mod tests {
             ("match[spec_version]=2.", MATCH_SPEC_VERSION),
             ("match[spec_version]=2.1&match[spec_version]=2.0", MATCH_SPEC_VERSION),
             ("match[id]=%4", MATCH_ID),
+            ("match[id]=a,b,c,d,e,f", MATCH_ID),
+            ("match[type]=a,a,a,a,a,a", MATCH_TYPE),
         ];
         for (query, expected) in cases {
             let name = match objects(query) {

@@ -1,29 +1,38 @@
 //! All paths in one place, and the layers every request passes.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use axum::extract::{Request, State};
 use axum::http::header::ALLOW;
-use axum::http::{Method, Uri};
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Extension, Router};
-use tokio::sync::Semaphore;
+use parking_lot::{Mutex, RwLock};
+use tower::util::{MapResponse, option_layer};
 use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
 
 use crate::feed::api::{Feed, Profile};
-use crate::serve::auth::{Gate, authenticate};
+use crate::inbox::Inbox;
+use crate::serve::audit::Audit;
+use crate::serve::auth::{Gate, Identity, authenticate};
 use crate::serve::collections::{collection, collections};
+use crate::serve::cors::cors;
 use crate::serve::discovery::{DISCOVERY_20, DISCOVERY_21, LANDING_PATH, api_root, discovery, landing};
 use crate::serve::error::{METHODS_OF_ORIGINAL, ServeError, StartError, cut, panicked};
-use crate::serve::limits::{limit, limit_head};
+use crate::serve::inbox::{delete_object, post_objects, status};
+use crate::serve::limits::{ClientKey, Tallies, Tally, limit, limit_client, limit_head};
+use crate::serve::metrics::Metrics;
 use crate::serve::negotiate::negotiate;
-use crate::serve::objects::{delete_object, manifest, object, objects, post_objects, status, versions};
+use crate::serve::objects::{manifest, object, objects, versions};
 use crate::serve::observe::{observe, write_errors};
 use crate::serve::options::Options;
+use crate::serve::rate::Rates;
+use crate::serve::rights::{Current, Rights, Root, hidden};
 use crate::serve::style::Style;
 
 /// Bodies up to this many bytes are not worth compressing.
@@ -34,48 +43,146 @@ const COMPRESS_ABOVE_BYTES: u64 = 1024;
 pub struct App {
     pub(super) feed: Arc<dyn Feed>,
     pub(super) options: Options,
-    pub(super) gate: Gate,
-    pub(super) permits: Arc<Semaphore>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) lasting: Arc<Lasting>,
+    /// What a reload will put in the place of the audit log, once it is sure to happen.
+    next_audit: Mutex<Option<Option<Arc<Audit>>>>,
+    rights: Current,
+}
+
+/// What outlives a reload: counters of what is going on, and the audit log.
+#[derive(Debug, Default)]
+pub(super) struct Lasting {
+    /// Requests in work, or whose large answer is.
+    pub(super) requests: Arc<Tally>,
+    /// The same of each client, answers of any size.
+    pub(super) clients: Arc<Tallies<ClientKey>>,
+    /// Requests a minute of each client.
+    pub(super) rates: Rates,
+    /// Bytes of request bodies.
+    pub(super) bodies: Arc<Tally>,
+    /// Open connections.
+    pub(super) connections: Arc<Tally>,
+    /// The same of each address.
+    pub(super) addresses: Arc<Tallies<ClientKey>>,
+    /// Open connections of the admin listener.
+    pub(super) admin_connections: Arc<Tally>,
+    pub(super) metrics: Arc<Metrics>,
+    audit: RwLock<Option<Arc<Audit>>>,
+    inbox: OnceLock<Inbox>,
+}
+
+impl Lasting {
+    /// The audit log that is written now.
+    pub(super) fn audit(&self) -> Option<Arc<Audit>> {
+        self.audit.read().clone()
+    }
+
+    pub(super) fn reopen_audit(&self) {
+        if let Some(audit) = self.audit() {
+            audit.reopen();
+        }
+    }
+
+    /// Writes the last lines of the audit log.
+    pub(super) async fn close_audit(&self) {
+        if let Some(audit) = self.audit() {
+            let _ = tokio::task::spawn_blocking(move || audit.close()).await;
+        }
+    }
+
+    /// Has to be called every few seconds.
+    pub(super) fn tidy(&self) {
+        self.rates.tidy();
+        self.metrics.tidy();
+    }
 }
 
 impl App {
     /// Reads the users file and refuses options that would open the server to everyone by accident.
     pub fn new(feed: Arc<dyn Feed>, options: Options) -> Result<Arc<Self>, StartError> {
-        let gate = Gate::open(&options)?;
-        let permits = Arc::new(Semaphore::new(options.limits.concurrent_requests));
-        Ok(Arc::new(Self { feed, options, gate, permits }))
+        let gate = Arc::new(Gate::open(&options)?);
+        let lasting = Arc::<Lasting>::default();
+        let audit = options.audit.as_ref().map(|path| Audit::open(path, &lasting.metrics)).transpose()?;
+        *lasting.audit.write() = audit.map(Arc::new);
+        Ok(Arc::new(Self { feed, options, gate, lasting, next_audit: Mutex::new(None), rights: Current::default() }))
+    }
+
+    /// The same with other options. Where those say nothing new of who may come in, the gate stays, and with it what it
+    /// remembers; it looks for changes of the users itself.
+    pub(super) fn reloaded(current: &Self, options: Options) -> Result<Arc<Self>, StartError> {
+        let gate = if options.auth == current.options.auth {
+            Arc::clone(&current.gate)
+        } else {
+            Arc::new(Gate::open(&options)?)
+        };
+        let lasting = Arc::clone(&current.lasting);
+        let written = lasting.audit();
+        let same = written.as_ref().map(|audit| audit.path()) == options.audit.as_deref();
+        let audit = match &options.audit {
+            _ if same => written,
+            Some(path) => Some(Arc::new(Audit::open(path, &lasting.metrics)?)),
+            None => None,
+        };
+        let feed = Arc::clone(&current.feed);
+        Ok(Arc::new(Self {
+            feed,
+            options,
+            gate,
+            lasting,
+            next_audit: Mutex::new(Some(audit)),
+            rights: Current::default(),
+        }))
+    }
+
+    /// From here on the audit log is written where these options say.
+    pub(super) fn settle_audit(&self) {
+        if let Some(audit) = self.next_audit.lock().take() {
+            *self.lasting.audit.write() = audit;
+        }
+    }
+
+    /// Who may do what with the collections that are served now.
+    pub(super) fn rights(&self) -> Arc<Rights> {
+        self.rights.of(&self.options, self.feed.catalog())
+    }
+
+    /// The same, taking in what is posted to inbox collections.
+    pub fn with_inbox(self: Arc<Self>, inbox: Inbox) -> Arc<Self> {
+        // The first one stays: two would write the same collections.
+        let _ = self.lasting.inbox.set(inbox);
+        self
+    }
+
+    pub(super) fn inbox(&self) -> Option<&Inbox> {
+        self.lasting.inbox.get()
     }
 }
 
 /// The whole service, without a socket.
 pub fn router(app: Arc<App>) -> Router {
-    let root = format!("/{}", app.options.api_root);
-    let at = |path: &str| format!("{root}{path}");
     let mut router = Router::new().route(LANDING_PATH, get(landing));
-    let routes: [(String, MethodRouter<Arc<App>>); 9] = [
-        (DISCOVERY_20.to_owned(), get(discovery)),
-        (DISCOVERY_21.to_owned(), get(discovery)),
-        (root.clone(), get(api_root)),
-        (at("/status/{status}"), get(status)),
-        (at("/collections"), get(collections)),
-        (at("/collections/{collection}"), get(collection)),
-        (at("/collections/{collection}/manifest"), get(manifest)),
-        (at("/collections/{collection}/objects"), get(objects).post(post_objects)),
-        (at("/collections/{collection}/objects/{object}"), get(object).delete(delete_object)),
-    ];
-    let of_versions = (at("/collections/{collection}/objects/{object}/versions"), get(versions));
-    for (path, methods) in routes.into_iter().chain([of_versions]) {
-        // A redirect to the slashed form would lose the credentials of some clients.
-        router = router.route(&format!("{path}/"), methods.clone()).route(&path, methods);
+    for path in [DISCOVERY_20, DISCOVERY_21] {
+        router = router.route(path, get(discovery)).route(&format!("{path}/"), get(discovery));
     }
-    router
-        .fallback(async |uri: Uri| unknown(uri.path()).into_response())
-        .method_not_allowed_fallback(method_not_allowed)
+    router = router.method_not_allowed_fallback(method_not_allowed);
+    for root in &app.options.api_roots {
+        router = router.merge(in_root(&app, &root.path));
+    }
+    layered(app, router)
+}
+
+/// The layers that every request passes, around those routes.
+pub(super) fn layered(app: Arc<App>, routes: Router<Arc<App>>) -> Router {
+    let layered = routes
+        .fallback(nowhere)
         .layer(from_fn(negotiate))
+        .layer(from_fn_with_state(Arc::clone(&app), limit_client))
         .layer(from_fn_with_state(Arc::clone(&app), authenticate))
         .layer(from_fn_with_state(Arc::clone(&app), limit))
-        .layer(from_fn(limit_head))
+        .layer(from_fn_with_state(Arc::clone(&app), limit_head))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(option_layer(cors(&app.options.cors)))
         .layer(from_fn_with_state(Arc::clone(&app), write_errors))
         .layer(
             CompressionLayer::new()
@@ -83,7 +190,59 @@ pub fn router(app: Arc<App>) -> Router {
                 .compress_when(SizeAbove::new(COMPRESS_ABOVE_BYTES + 1)),
         )
         .layer(from_fn_with_state(Arc::clone(&app), observe))
-        .with_state(app)
+        .with_state(app);
+    Router::new().fallback_service(MapResponse::new(layered, without_methods))
+}
+
+/// axum names the methods of a path in every answer to another one, behind all layers: to those who are refused, or find nothing,
+/// it would tell that the path exists.
+fn without_methods(mut response: Response) -> Response {
+    let status = response.status();
+    if status.is_client_error() && status != StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().remove(ALLOW);
+    }
+    response
+}
+
+/// The resources of one API root, for those who may know of it.
+fn in_root(app: &Arc<App>, root: &str) -> Router<Arc<App>> {
+    let at = |path: &str| format!("/{root}{path}");
+    let routes: [(String, MethodRouter<Arc<App>>); 8] = [
+        (at(""), get(api_root)),
+        (at("/status/{status}"), get(status)),
+        (at("/collections"), get(collections)),
+        (at("/collections/{collection}"), get(collection)),
+        (at("/collections/{collection}/manifest"), get(manifest)),
+        (at("/collections/{collection}/objects"), get(objects).post(post_objects)),
+        (at("/collections/{collection}/objects/{object}"), get(object).delete(delete_object)),
+        (at("/collections/{collection}/objects/{object}/versions"), get(versions)),
+    ];
+    let mut router = Router::new();
+    for (path, methods) in routes {
+        // A redirect to the slashed form would lose the credentials of some clients.
+        router = router.route(&format!("{path}/"), methods.clone()).route(&path, methods);
+    }
+    // Before the layer, so that the methods of a hidden root are hidden with it.
+    let router = router.method_not_allowed_fallback(method_not_allowed);
+    router.route_layer(from_fn_with_state((Arc::clone(app), Root(root.into())), enter))
+}
+
+/// Lets those into an API root who may know of it; for the others it is not there.
+async fn enter(
+    State((app, root)): State<(Arc<App>, Root)>,
+    Extension(identity): Extension<Identity>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    if !app.rights().knows_root(&identity, &root.0) {
+        return hidden(&identity, unknown(request.uri().path())).into_response();
+    }
+    request.extensions_mut().insert(root);
+    next.run(request).await
+}
+
+async fn nowhere(Extension(identity): Extension<Identity>, uri: Uri) -> ServeError {
+    hidden(&identity, unknown(uri.path()))
 }
 
 /// What is not there: an API root, if the path is what there is in one.

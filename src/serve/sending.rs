@@ -97,12 +97,6 @@ impl Load {
     }
 }
 
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.record.log();
-    }
-}
-
 /// The shell around a [`Load`]. Dropped when the answer is sent or the client has gone, and the load with it.
 pub(super) struct Sending {
     load: Arc<Mutex<Option<Load>>>,
@@ -177,17 +171,21 @@ impl HttpBody for Sending {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use axum::extract::Request;
     use futures::StreamExt;
     use http_body_util::BodyExt;
 
     use super::*;
+    use crate::serve::client::Client;
 
     /// A body of these pieces that does not end.
     fn load(pieces: Vec<Bytes>) -> Load {
         let pieces = futures::stream::iter(pieces.into_iter().map(Ok::<_, io::Error>));
         let body = Body::from_stream(pieces.chain(futures::stream::pending()));
-        Load::new(body, Record::new(&Request::new(Body::empty()), "".into()), None, None)
+        let (request, client) = (Request::new(Body::empty()), Client::of_peer(Ipv4Addr::LOCALHOST.into()));
+        Load::new(body, Record::new(&Arc::default(), &request, "".into(), client), None, None)
     }
 
     #[tokio::test]

@@ -23,7 +23,7 @@ use crate::model::ids::{IdScheme, IdSpace};
 use crate::model::time::Timestamp;
 use crate::serve::negotiate::TAXII_21;
 use crate::serve::users::{UserFile, hash_password};
-use crate::serve::{App, Options, TlsFiles, bind, router};
+use crate::serve::{ApiRoot, App, Live, Options, TlsFiles, bind, router};
 
 pub(super) const IPS: &str = "1cd9cb8e-9a0d-4c5c-a7e3-1d7f3f0a6a51";
 pub(super) const BASE: &str = "/threatintel/collections/1cd9cb8e-9a0d-4c5c-a7e3-1d7f3f0a6a51";
@@ -55,15 +55,26 @@ impl Fake {
             id: id.map(str::to_owned),
             ..CollectionSpec::new(title, QueryText::Xsoar("type:IP".to_owned()))
         };
+        let ips = CollectionSpec { profile: of_ips, ..spec("AllIPs", Some(IPS), Some("ips")) };
+        let specs = [spec("Collection2", None, None), spec("Collection1", None, None), ips];
+        Self::of(profile, &specs, |collection| {
+            if collection.title == "Collection2" {
+                collection.hide_query = true;
+                collection.description = Some(String::new());
+            }
+        })
+    }
+
+    /// These collections.
+    pub(super) fn of(profile: Profile, specs: &[CollectionSpec], change: impl Fn(&mut Collection)) -> Arc<Self> {
         let ids = IdSpace::new("test", IdScheme::Stix);
         let options = FeedOptions { max_page_size: 1000, profile, ..FeedOptions::default() };
-        let build = |spec: CollectionSpec| spec.build(&ids, &options).expect("a good query");
-        let mut hidden = build(spec("Collection2", None, None));
-        hidden.hide_query = true;
-        hidden.description = Some(String::new());
-        let ips = CollectionSpec { profile: of_ips, ..spec("AllIPs", Some(IPS), Some("ips")) };
-        let collections = vec![hidden, build(spec("Collection1", None, None)), build(ips)];
-        let catalog = Arc::new(Catalog::new(collections).expect("names differ"));
+        let build = |spec: &CollectionSpec| {
+            let mut collection = spec.build(&ids, &options).expect("a good query");
+            change(&mut collection);
+            collection
+        };
+        let catalog = Arc::new(Catalog::new(specs.iter().map(build).collect()).expect("names differ"));
         Arc::new(Self { catalog, asked: Mutex::new(Vec::new()), gone: Arc::default() })
     }
 }
@@ -139,6 +150,7 @@ fn numbered(request: &PageRequest) -> Result<Page, FeedError> {
 pub(super) struct Server {
     pub(super) feed: Arc<Fake>,
     pub(super) router: Router,
+    pub(super) app: Arc<App>,
     _folder: tempfile::TempDir,
 }
 
@@ -158,9 +170,13 @@ pub(super) fn server_of(closed: bool, of_ips: Option<Profile>, change: impl FnOn
         let mut users = UserFile::load(&options.auth.users).expect("users");
         users.add_hashed("ann", hash_password("secret", cheap).expect("hash")).expect("add");
     }
-    let feed = Fake::new(options.profile, of_ips);
+    serve_fake(folder, Fake::new(options.profile, of_ips), options)
+}
+
+/// That feed, with users in that folder.
+pub(super) fn serve_fake(folder: tempfile::TempDir, feed: Arc<Fake>, options: Options) -> Server {
     let app = App::new(Arc::clone(&feed) as Arc<dyn Feed>, options).expect("starts");
-    Server { feed, router: router(app), _folder: folder }
+    Server { feed, router: router(Arc::clone(&app)), app, _folder: folder }
 }
 
 pub(super) fn server() -> Server {
@@ -178,13 +194,18 @@ impl Answer {
         self.headers.get(name).map(|value| value.to_str().expect("ASCII"))
     }
 
+    /// All of that name.
+    pub(super) fn all(&self, name: &str) -> Vec<&str> {
+        self.headers.get_all(name).iter().map(|value| value.to_str().expect("ASCII")).collect()
+    }
+
     pub(super) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
     }
 }
 
 impl Server {
-    async fn send(&self, request: Request<HttpBody>) -> Answer {
+    pub(super) async fn send(&self, request: Request<HttpBody>) -> Answer {
         let response = self.router.clone().oneshot(request).await.expect("infallible");
         let (parts, body) = response.into_parts();
         let body = body.collect().await.map(|collected| collected.to_bytes()).unwrap_or_default();
@@ -333,7 +354,7 @@ async fn discovery_names_the_host_the_client_knows() {
         (|_| {}, &[], "/threatintel/"),
         (|_| {}, &[("host", "a.example/evil?")], "/threatintel/"),
         (
-            |options| options.tls = Some(TlsFiles { cert: "c".into(), key: "k".into() }),
+            |options| options.tls = Some(TlsFiles::new("c", "k")),
             &[("host", "a.example")],
             "https://a.example/threatintel/",
         ),
@@ -342,7 +363,7 @@ async fn discovery_names_the_host_the_client_knows() {
             &[("host", "a.example")],
             "https://b.example/feeds/threatintel/",
         ),
-        (|options| options.api_root = "a/b".to_owned(), &[("host", "a.example")], "http://a.example/a/b/"),
+        (|options| options.api_roots = vec![ApiRoot::new("a/b")], &[("host", "a.example")], "http://a.example/a/b/"),
     ];
     for (change, headers, expected) in cases {
         let server = server_with(false, change);
@@ -516,14 +537,21 @@ async fn a_late_failure_cuts_the_body() {
 /// A running server on a port the system chose, and how to stop it.
 pub(super) struct Running {
     pub(super) url: String,
-    stop: tokio::sync::oneshot::Sender<()>,
-    done: tokio::task::JoinHandle<Result<(), crate::serve::StartError>>,
+    pub(super) admin_url: Option<String>,
+    pub(super) live: Arc<Live>,
+    pub(super) stop: tokio::sync::oneshot::Sender<()>,
+    pub(super) done: tokio::task::JoinHandle<Result<(), crate::serve::StartError>>,
     pub(super) server: Server,
 }
 
 pub(super) fn run(change: impl FnOnce(&mut Options)) -> Running {
+    run_as(false, router, change)
+}
+
+/// The same with other routes, and with user `ann` if `closed`.
+pub(super) fn run_as(closed: bool, routes: fn(Arc<App>) -> Router, change: impl FnOnce(&mut Options)) -> Running {
     let mut bound = None;
-    let server = server_with(false, |options| {
+    let server = server_with(closed, |options| {
         options.listen = "127.0.0.1:0".parse().expect("an address");
         change(options);
         bound = Some(bind(options).expect("binds"));
@@ -531,15 +559,16 @@ pub(super) fn run(change: impl FnOnce(&mut Options)) -> Running {
     let mut bound = bound.expect("bound");
     bound.look_every = Duration::from_millis(10);
     let (stop, stopped) = tokio::sync::oneshot::channel();
-    let url = bound.url();
+    let (url, admin_url) = (bound.url(), bound.admin_url());
     let stopped = async move {
         let _ = stopped.await;
     };
-    let done = tokio::spawn(bound.run(server.router.clone(), stopped, std::future::pending()));
-    Running { url, stop, done, server }
+    let live = Live::with_routes(Arc::clone(&server.app), None, routes);
+    let done = tokio::spawn(bound.run(Arc::clone(&live), stopped, std::future::pending()));
+    Running { url, admin_url, live, stop, done, server }
 }
 
-fn client() -> reqwest::ClientBuilder {
+pub(super) fn client() -> reqwest::ClientBuilder {
     // The process-wide provider is the client's affair: the server names its own.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
@@ -564,7 +593,7 @@ async fn a_socket_answers_and_stops_when_told() {
 async fn tls_serves_http_1_and_2() {
     let folder = tempfile::tempdir().expect("folder");
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
-    let files = TlsFiles { cert: folder.path().join("c.pem"), key: folder.path().join("k.pem") };
+    let files = TlsFiles::new(folder.path().join("c.pem"), folder.path().join("k.pem"));
     std::fs::write(&files.cert, made.cert.pem()).expect("write");
     std::fs::write(&files.key, made.signing_key.serialize_pem()).expect("write");
     let running = run(|options| options.tls = Some(files.clone()));
@@ -586,7 +615,7 @@ async fn tls_serves_http_1_and_2() {
         (files.key.clone(), files.key.clone(), "holds no CERTIFICATE block"),
         (files.cert.clone(), files.cert.clone(), "holds no usable key"),
     ] {
-        let options = Options { tls: Some(TlsFiles { cert, key }), ..Options::default() };
+        let options = Options { tls: Some(TlsFiles::new(cert, key)), ..Options::default() };
         let error = bind(&options).expect_err("unusable").to_string();
         assert!(error.contains(said) && error.contains(".pem`"), "{error}");
     }
@@ -595,7 +624,7 @@ async fn tls_serves_http_1_and_2() {
 #[tokio::test]
 async fn a_renewed_certificate_is_served_without_a_restart() {
     let folder = tempfile::tempdir().expect("folder");
-    let files = TlsFiles { cert: folder.path().join("c.pem"), key: folder.path().join("k.pem") };
+    let files = TlsFiles::new(folder.path().join("c.pem"), folder.path().join("k.pem"));
     let renew = || {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
         std::fs::write(&files.cert, made.cert.pem()).expect("write");
@@ -647,6 +676,22 @@ async fn a_slow_head_ends_the_connection() {
         let ended = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut received)).await;
         assert!(ended.is_ok(), "the server hung up");
         assert_eq!(received.starts_with(b"HTTP/1.1 200"), answered);
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_ends_even_if_its_head_was_never_waited_for() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let running = run(|options| options.limits.idle_timeout = Duration::from_millis(200));
+    let address = running.url.replace("http://", "");
+    // Heads that are there before the server looks start no timer of their own, which once hid that nothing else did.
+    for _ in 0..8 {
+        let mut stream = tokio::net::TcpStream::connect(&address).await.expect("connects");
+        stream.write_all(b"GET /taxii2/ HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sends");
+        let mut received = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut received)).await;
+        assert!(ended.is_ok(), "the server hung up");
+        assert!(received.starts_with(b"HTTP/1.1 200"));
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::serve::tests::{BASE, Running, run, server_with};
+use crate::serve::tests::{BASE, Running, client, run, server_with};
 
 /// So long that only what never happens takes longer.
 const NEVER: Duration = Duration::from_secs(20);
@@ -62,9 +62,13 @@ impl Wire {
 
     /// `GET path` as HPACK: two entries of the static table, then two literals.
     async fn get(&mut self, stream: u32, path: &str) {
+        self.try_get(stream, path).await.expect("sends");
+    }
+
+    async fn try_get(&mut self, stream: u32, path: &str) -> io::Result<()> {
         let length = u8::try_from(path.len()).ok().filter(|length| *length < 127).expect("short");
         let block = [&[0x82, 0x86, 0x04, length][..], path.as_bytes(), &[0x01, 1, b'x']].concat();
-        self.send(HEADERS, END_STREAM | END_HEADERS, stream, &block).await;
+        self.try_send(HEADERS, END_STREAM | END_HEADERS, stream, &block).await
     }
 
     /// The next frame; `None` once the server has hung up.
@@ -230,4 +234,57 @@ async fn a_new_connection_owes_its_first_head() {
         options.limits.idle_timeout = Duration::from_secs(3600);
     });
     Wire::open(&running, 65_535).await.closed().await;
+}
+
+#[tokio::test]
+async fn requests_taken_back_over_and_over_cost_the_connection() {
+    let running = run(|options| options.limits.concurrent_requests = 64);
+    let client = client().build().expect("a client");
+    let url = format!("{}/taxii2/", running.url);
+    // Requests that would take for ever, one by one or many at a time, each taken back at once.
+    for at_a_time in [1, 8] {
+        let mut wire = Wire::open(&running, 65_535).await;
+        let mut stream = 1;
+        let flood = async {
+            loop {
+                let first = stream;
+                for _ in 0..at_a_time {
+                    if wire.try_get(stream, &format!("{BASE}/objects/?next=hang")).await.is_err() {
+                        return;
+                    }
+                    stream += 2;
+                }
+                let code = 8_u32.to_be_bytes();
+                let mut ended = false;
+                for reset in (first..stream).step_by(2) {
+                    ended |= wire.try_send(RST_STREAM, 0, reset, &code).await.is_err();
+                }
+                // What the server sees is what it must bear: each round trip it has seen all of them.
+                ended |= wire.try_send(PING, 0, 0, &[0; 8]).await.is_err();
+                while !ended {
+                    match wire.frame().await {
+                        Some(frame) if frame.kind == PING => break,
+                        Some(_) => {}
+                        None => ended = true,
+                    }
+                }
+                if ended {
+                    return;
+                }
+                assert!(stream < 20_000, "the server bears it");
+            }
+        };
+        let others = async {
+            loop {
+                let answer = client.get(&url).send().await.expect("an answer");
+                assert_eq!(answer.status(), 200, "others are served meanwhile");
+            }
+        };
+        tokio::select! {
+            flooded = timeout(NEVER, flood) => flooded.expect("the server hangs up"),
+            () = others => {}
+        }
+        let answer = client.get(&url).send().await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+    }
 }
