@@ -8,6 +8,8 @@ mod raw;
 mod tests;
 mod validate;
 
+pub(crate) use raw::nearest;
+
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -179,24 +181,30 @@ pub struct Problems {
 
 impl std::error::Error for Problems {}
 
+impl Problems {
+    /// Each by itself, with its place.
+    pub fn each(&self) -> impl Iterator<Item = String> {
+        let file = self.file.as_deref().unwrap_or(Path::new(DEFAULT_FILE)).display();
+        self.problems.iter().map(move |problem| {
+            // Further lines, such as the caret under a query, stay together under the first.
+            let text = problem.text.replace('\n', "\n    ");
+            match &problem.place {
+                Place::File { line, column } => format!("{file}:{line}:{column}: {text}"),
+                Place::Variable(name) => format!("environment variable {name}: {text}"),
+                Place::OtherFile(path) => format!("{}: {text}", path.display()),
+                Place::Whole => text,
+            }
+        })
+    }
+}
+
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let file = self.file.as_deref().unwrap_or(Path::new(DEFAULT_FILE)).display();
         match self.problems.len() {
             1 => f.write_str("the configuration has a problem")?,
             count => write!(f, "the configuration has {count} problems")?,
         }
-        for problem in &self.problems {
-            match &problem.place {
-                Place::File { line, column } => write!(f, "\n{file}:{line}:{column}: ")?,
-                Place::Variable(name) => write!(f, "\nenvironment variable {name}: ")?,
-                Place::OtherFile(path) => write!(f, "\n{}: ", path.display())?,
-                Place::Whole => f.write_str("\n")?,
-            }
-            // Further lines, such as the caret under a query, stay together under the first.
-            f.write_str(&problem.text.replace('\n', "\n    "))?;
-        }
-        Ok(())
+        self.each().try_for_each(|problem| write!(f, "\n{problem}"))
     }
 }
 

@@ -9,7 +9,7 @@ use crate::feed::collection::QueryText;
 use crate::model::kind::StixType;
 use crate::render::envelope::EmptyList;
 use crate::render::{Profile, StixVersion};
-use crate::serve::TlsFiles;
+use crate::serve::{ClientAuth, Cors, Limits, TlsFiles};
 
 const EXAMPLE: &str = "taxiway.example.toml";
 const COLLECTIONS: &str = "data/collections.json";
@@ -61,7 +61,7 @@ fn the_example_holds_every_setting() {
     assert_eq!(config.collections.len(), 1 + 6);
 
     // Any setting the example forgot would be offered here: one unknown key per table lists what there can be.
-    let tables = ["", "store", "taxii", "xsoar_collections", "tls", "auth", "limits", "log"];
+    let tables = ["", "store", "taxii", "xsoar_collections", "tls", "auth", "cors", "limits", "log"];
     let tree: toml::Table = uncommented.parse().expect("TOML");
     for table in tables {
         let odd = if table.is_empty() { "qqq = 1".to_owned() } else { format!("[{table}]\nqqq = 1") };
@@ -86,7 +86,7 @@ fn the_example_holds_every_setting() {
 /// What the documents show works as it stands: settings beside the sample of collections, and curl with brackets.
 #[test]
 fn the_documents_can_be_followed() {
-    for (document, expected) in [("README.md", 3), ("docs/xsoar-configuration.md", 1)] {
+    for (document, expected) in [("README.md", 6), ("docs/xsoar-configuration.md", 1)] {
         let text = fs::read_to_string(document).expect("the document is there");
         let blocks: Vec<&str> = text
             .split("```")
@@ -120,18 +120,44 @@ fn a_full_file_reads_as_written() {
     let folder = Path::new("tests/config/good");
     assert_eq!(config.serve.listen.to_string(), "127.0.0.1:8443");
     assert_eq!(config.serve.base_url.as_deref(), Some("https://feeds.example.org/intel"));
-    assert_eq!(config.serve.api_root, "feeds");
+    assert_eq!(config.serve.default_root(), "feeds");
     assert_eq!((config.serve.title.as_deref(), config.serve.description.as_deref()), (Some("Feeds"), Some("Ours")));
     assert_eq!((config.serve.profile, config.feed.profile), (Profile::Xsoar, Profile::Xsoar));
     assert_eq!(config.serve.versions, [StixVersion::V20]);
     assert_eq!((config.serve.default_version, config.feed.default_version), (StixVersion::V20, StixVersion::V20));
     assert!(config.serve.hsts);
-    let tls = TlsFiles { cert: folder.join("server.crt"), key: PathBuf::from("/etc/ssl/server.key") };
+    let tls = TlsFiles {
+        client_ca: Some(folder.join("ca.crt")),
+        client_crl: Some(folder.join("ca.crl")),
+        client_auth: ClientAuth::Required,
+        ..TlsFiles::new(folder.join("server.crt"), PathBuf::from("/etc/ssl/server.key"))
+    };
     assert_eq!(config.serve.tls, Some(tls));
     assert_eq!(config.serve.auth.users, folder.join("users.json"));
     assert_eq!((config.serve.auth.anonymous, config.serve.auth.anonymous_off_loopback), (Some(true), true));
-    assert_eq!(config.serve.limits.concurrent_requests, 10);
-    assert_eq!(config.serve.limits.request_timeout, Duration::from_millis(500));
+    assert!(config.serve.plain_http_off_loopback && config.serve.admin_off_loopback);
+    for (address, trusted) in [("10.9.9.9", true), ("192.0.2.7", true), ("2001:db8::1", true), ("192.0.2.8", false)] {
+        assert_eq!(config.serve.trusts(address.parse().expect("an address")), trusted, "{address}");
+    }
+    let origins = ["https://soc.example.org", "http://localhost:8080"].map(str::to_owned).to_vec();
+    assert_eq!(config.serve.cors, Cors::Origins(origins));
+    assert_eq!(config.serve.audit, Some(folder.join("audit.jsonl")));
+    let limits = Limits {
+        connections: 20,
+        connections_per_address: 5,
+        concurrent_requests: 10,
+        concurrent_requests_per_client: 3,
+        requests_per_minute: Some(600),
+        url_bytes: 4000,
+        headers_bytes: 5000,
+        match_values: 6,
+        body_bytes: 7000,
+        bodies_bytes: 8000,
+        body_timeout: Duration::from_secs(9),
+        request_timeout: Duration::from_millis(500),
+        ..config.serve.limits.clone()
+    };
+    assert_eq!(config.serve.limits, limits);
     assert_eq!(config.store.location, folder.join("store"));
     assert_eq!(config.store.license_id.as_deref(), Some("test"));
     assert_eq!(config.store.history, Duration::from_secs(14 * 86_400));

@@ -2,22 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::config::raw::{Located, Problems, Section, Tree, nearest};
 use crate::config::{CollectionDefaults, Config, LogFormat, LogLevel, LogOptions, Place, Problem, StoreOptions};
-use crate::feed::collection::{CollectionSpec, Options as FeedOptions, QueryText, Relationships};
+use crate::feed::collection::{Access, CollectionSpec, Options as FeedOptions, QueryText, Relationships};
 use crate::model::ids::IdScheme;
 use crate::model::kind::StixType;
 use crate::render::envelope::EmptyList;
 use crate::render::{ExtensionFields, IndicatorTypes, Profile, StixVersion};
-use crate::serve::options::{parse_api_root, parse_base_url};
-use crate::serve::{AuthOptions, Limits, Options as ServeOptions, TlsFiles};
+use crate::serve::options::ApiRoot;
+use crate::serve::options::{parse_api_root, parse_base_url, parse_origin};
+use crate::serve::{AuthOptions, ClientAuth, Cors, Limits, Options as ServeOptions, TlsFiles};
 
 /// Most objects in a page that may be configured: what one request can ask of the server has to end somewhere.
 const MAX_PAGE_SIZE: u64 = 10_000_000;
@@ -27,6 +29,16 @@ const MAX_HISTORY: Duration = Duration::from_secs(100 * 365 * 86_400);
 const MAX_TIMEOUT: Duration = Duration::from_secs(86_400);
 /// Most requests at once that may be configured.
 const MAX_CONCURRENT_REQUESTS: u64 = 100_000;
+/// Most connections.
+const MAX_CONNECTIONS: u64 = 1_000_000;
+/// Longest URL: HTTP/1 takes none of 64 KiB.
+const MAX_URL_BYTES: u64 = 65_000;
+/// Largest header fields.
+const MAX_HEADERS_BYTES: u64 = 1 << 20;
+/// Most values in a `match` parameter; no URL holds more.
+const MAX_MATCH_VALUES: u64 = 65_000;
+/// Largest body, and most memory for bodies.
+const MAX_BODY_BYTES: u64 = 1 << 40;
 
 const PROFILES: [(&str, Profile); 2] = [("standard", Profile::Standard), ("xsoar", Profile::Xsoar)];
 const VERSIONS: [(&str, StixVersion); 2] = [("2.0", StixVersion::V20), ("2.1", StixVersion::V21)];
@@ -40,12 +52,16 @@ pub(super) fn validate(tree: &Tree, folder: &Path) -> (Config, Vec<Problem>) {
 
     let store = reader.store(root.section("store"));
     let (taxii, feed, shared) = reader.taxii(root.section("taxii"));
+    let api_roots = reader.api_roots(taxii.api_root, root.sections("api_root"));
     let auth = reader.auth(root.section("auth"), &store);
     let (tls, hsts) = reader.tls(root.section("tls"));
     let limits = reader.limits(root.section("limits"));
-    let log = reader.log(root.section("log"));
-    let mut collections: Vec<Located<CollectionSpec>> =
-        root.sections("collection").into_iter().filter_map(|section| reader.collection(section, &shared)).collect();
+    let (log, audit) = reader.log(root.section("log"));
+    let mut collections: Vec<Located<CollectionSpec>> = root
+        .sections("collection")
+        .into_iter()
+        .filter_map(|section| reader.collection(section, &shared, &api_roots))
+        .collect();
     collections.extend(reader.xsoar_collections(root.section("xsoar_collections"), &shared));
     reader.tell_apart(&collections);
 
@@ -53,8 +69,12 @@ pub(super) fn validate(tree: &Tree, folder: &Path) -> (Config, Vec<Problem>) {
     let serve = ServeOptions {
         listen: root.parsed("listen", parse_listen).map_or(defaults.listen, value),
         admin_listen: root.parsed("admin_listen", parse_listen).map(value),
+        plain_http_off_loopback: root.flag("plain_http_off_loopback").is_some_and(value),
+        admin_off_loopback: root.flag("admin_off_loopback").is_some_and(value),
+        trusted_proxies: reader.networks(&mut root, "trusted_proxies"),
+        cors: reader.cors(root.section("cors")),
         base_url: root.parsed("base_url", parse_base_url).map(value),
-        api_root: taxii.api_root.unwrap_or(defaults.api_root),
+        api_roots,
         title: taxii.title,
         description: taxii.description,
         profile: feed.profile,
@@ -64,6 +84,7 @@ pub(super) fn validate(tree: &Tree, folder: &Path) -> (Config, Vec<Problem>) {
         hsts,
         auth,
         limits,
+        audit,
     };
     root.finish();
 
@@ -74,7 +95,7 @@ pub(super) fn validate(tree: &Tree, folder: &Path) -> (Config, Vec<Problem>) {
 
 /// The part of `[taxii]` that belongs to the server.
 struct Taxii {
-    api_root: Option<String>,
+    api_root: ApiRoot,
     title: Option<String>,
     description: Option<String>,
     versions: Vec<StixVersion>,
@@ -120,8 +141,10 @@ impl Reader<'_> {
                 .unwrap_or(defaults.empty_objects),
             hide_query: section.flag("hide_query").map_or(defaults.hide_query, value),
         };
+        let path = section.parsed("api_root", parse_api_root).map(value);
+        let path = path.unwrap_or_else(|| ServeOptions::default().default_root().to_owned());
         let taxii = Taxii {
-            api_root: section.parsed("api_root", parse_api_root).map(value),
+            api_root: ApiRoot { access: self.access(&mut section, "taxii"), ..ApiRoot::new(&path) },
             title: section.filled("title").map(value),
             description: section.text("description").map(value).filter(|text| !text.is_empty()),
             versions,
@@ -129,6 +152,84 @@ impl Reader<'_> {
         let shared = self.collection_settings(&mut section, "taxii", &CollectionDefaults::default());
         section.finish();
         (taxii, feed, shared)
+    }
+
+    /// The first one, and those of `[[api_root]]`.
+    fn api_roots(&self, first: ApiRoot, sections: Vec<Located<Section<'_>>>) -> Vec<ApiRoot> {
+        let mut roots = vec![first];
+        for Located { value: mut section, place } in sections {
+            let path = section.parsed("path", parse_api_root);
+            if path.is_none() && section.place_of("path").is_none() {
+                self.problems.add(&place, "this API root has no `path`; write one such as `path = \"partners\"`");
+            }
+            let mut root = ApiRoot::new("");
+            root.title = section.filled("title").map(value);
+            root.description = section.text("description").map(value).filter(|text| !text.is_empty());
+            root.access = self.access(&mut section, "api_root");
+            section.finish();
+            let Some(Located { value: path, place }) = path else { continue };
+            if let Some(reason) = roots.iter().find_map(|other| in_the_way(&path, &other.path)) {
+                self.problems.add(&place, format!("`api_root.path` cannot be `{path}`: {reason}"));
+                continue;
+            }
+            roots.push(ApiRoot { path, ..root });
+        }
+        roots
+    }
+
+    /// Who may read and write.
+    fn access(&self, section: &mut Section<'_>, table: &str) -> Access {
+        Access { read: self.names(section, table, "read"), write: self.names(section, table, "write") }
+    }
+
+    /// Names of users, `@` and names of groups, and what stands for all of them. None at all means nobody.
+    fn names(&self, section: &mut Section<'_>, table: &str, key: &'static str) -> Option<Vec<String>> {
+        let mut names = Vec::new();
+        for Located { value, place } in section.texts(key)? {
+            let name = value.trim();
+            let reason = match name {
+                "" | "@" => "names nobody; take it out",
+                "@*" => "is no group; write `*` for everyone or `@users` for every user",
+                "@anonymous" => "is no group; write `anonymous` for requests without credentials",
+                "users" => "would be a user of that name; write `@users` for every user",
+                name if name.contains(':') || name.chars().any(char::is_control) => {
+                    "cannot be the name of a user or group, which hold no `:` and no control characters"
+                }
+                name => {
+                    if !names.iter().any(|known| known == name) {
+                        names.push(name.to_owned());
+                    }
+                    continue;
+                }
+            };
+            self.problems.add(&place, format!("`{name}` in `{table}.{key}` {reason}"));
+        }
+        Some(names)
+    }
+
+    /// The API roots that a collection names, each of which has to be there.
+    fn placed_in(&self, section: &mut Section<'_>, roots: &[ApiRoot]) -> Vec<String> {
+        let place = section.place_of("api_roots");
+        let Some(named) = section.texts("api_roots") else { return Vec::new() };
+        if let Some(place) = place.filter(|_| named.is_empty()) {
+            let text = "`collection.api_roots` names none; without it the collection is in the first API root";
+            self.problems.add(&place, text);
+        }
+        let known: Vec<&str> = roots.iter().map(|root| root.path.as_str()).collect();
+        let mut paths: Vec<String> = Vec::new();
+        for Located { value, place } in named {
+            let path = value.trim().trim_matches('/');
+            if !known.contains(&path) {
+                let hint = nearest(path, &known).map_or_else(
+                    || format!("there are: {}", known.join(", ")),
+                    |near| format!("did you mean `{near}`?"),
+                );
+                self.problems.add(&place, format!("there is no API root `{path}`; {hint}"));
+            } else if !paths.iter().any(|known| known == path) {
+                paths.push(path.to_owned());
+            }
+        }
+        paths
     }
 
     /// What is served, and what those get who do not say.
@@ -218,16 +319,80 @@ impl Reader<'_> {
         options
     }
 
+    /// Networks, or single addresses.
+    fn networks(&self, section: &mut Section<'_>, key: &'static str) -> Vec<IpNet> {
+        let mut networks = Vec::new();
+        for Located { value, place } in section.texts(key).unwrap_or_default() {
+            let text = value.trim();
+            let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+            match network {
+                Some(network) => networks.push(network),
+                None => {
+                    let text = format!(
+                        "`{key}` must be addresses such as `10.0.0.7` and networks such as `10.0.0.0/8`, not `{text}`"
+                    );
+                    self.problems.add(&place, text);
+                }
+            }
+        }
+        networks
+    }
+
+    fn cors(&self, mut section: Section<'_>) -> Cors {
+        let place = section.place_of("origins");
+        let given = section.texts("origins").unwrap_or_default();
+        section.finish();
+        let any = given.iter().any(|origin| origin.value.trim() == "*");
+        if let Some(place) = place.filter(|_| any && given.len() > 1) {
+            self.problems.add(&place, "`cors.origins` can hold `*` only by itself");
+        }
+        let mut origins = Vec::new();
+        for Located { value, place } in given.into_iter().filter(|origin| origin.value.trim() != "*") {
+            match parse_origin(value.trim()) {
+                Ok(origin) => origins.push(origin),
+                Err(reason) => self.problems.add(&place, format!("`cors.origins` {reason}")),
+            }
+        }
+        match origins.is_empty() {
+            _ if any => Cors::Any,
+            true => Cors::Off,
+            false => Cors::Origins(origins),
+        }
+    }
+
     fn tls(&self, mut section: Section<'_>) -> (Option<TlsFiles>, bool) {
         let (cert, key) = (section.filled("cert"), section.filled("key"));
         let hsts = section.flag("hsts").filter(|hsts| hsts.value);
+        let (client_ca, client_crl) = (section.filled("client_ca"), section.filled("client_crl"));
+        let auth_place = section.place_of("client_auth");
+        let client_auth = section
+            .word("client_auth", &[("optional", ClientAuth::Optional), ("required", ClientAuth::Required)])
+            .unwrap_or_default();
         section.finish();
         if let (None, None, Some(Located { place, .. })) = (&cert, &key, &hsts) {
             let text = "`tls.hsts` needs HTTPS; set `tls.cert` and `tls.key`, or have the proxy that does HTTPS add it";
             self.problems.add(place, text);
         }
+        if let (None, None, Some(Located { place, .. })) = (&cert, &key, &client_ca) {
+            self.problems.add(place, "`tls.client_ca` needs HTTPS; set `tls.cert` and `tls.key` as well");
+        }
+        if client_ca.is_none() {
+            let others =
+                [("client_crl", client_crl.as_ref().map(|crl| &crl.place)), ("client_auth", auth_place.as_ref())];
+            for (name, place) in others {
+                if let Some(place) = place {
+                    let text = format!("`tls.{name}` has no effect without `tls.client_ca`; set that as well");
+                    self.problems.add(place, text);
+                }
+            }
+        }
         let files = match (cert, key) {
-            (Some(cert), Some(key)) => Some(TlsFiles { cert: self.path(cert), key: self.path(key) }),
+            (Some(cert), Some(key)) => Some(TlsFiles {
+                client_ca: client_ca.map(|path| self.path(path)),
+                client_crl: client_crl.map(|path| self.path(path)),
+                client_auth,
+                ..TlsFiles::new(self.path(cert), self.path(key))
+            }),
             (Some(Located { place, .. }), None) => {
                 self.problems.add(&place, "`tls.cert` needs its private key; set `tls.key` as well");
                 None
@@ -243,11 +408,42 @@ impl Reader<'_> {
 
     fn limits(&self, mut section: Section<'_>) -> Limits {
         let defaults = Limits::default();
-        let concurrent = section.count("concurrent_requests", MAX_CONCURRENT_REQUESTS);
+        let mut count = |key, max: u64, default: usize| {
+            let given: Option<Located<u64>> = section.count(key, max);
+            given.and_then(|given| usize::try_from(given.value).ok()).unwrap_or(default)
+        };
+        let concurrent_requests = count("concurrent_requests", MAX_CONCURRENT_REQUESTS, defaults.concurrent_requests);
+        let concurrent_requests_per_client =
+            count("concurrent_requests_per_client", MAX_CONCURRENT_REQUESTS, defaults.concurrent_requests_per_client);
+        let connections = count("connections", MAX_CONNECTIONS, defaults.connections);
+        let connections_per_address =
+            count("connections_per_address", MAX_CONNECTIONS, defaults.connections_per_address);
+        let url_bytes = count("url_bytes", MAX_URL_BYTES, defaults.url_bytes);
+        let headers_bytes = count("headers_bytes", MAX_HEADERS_BYTES, defaults.headers_bytes);
+        let match_values = count("match_values", MAX_MATCH_VALUES, defaults.match_values);
+        let rate = section.count("requests_per_minute", u64::from(u32::MAX));
+        let bodies = section.count("bodies_bytes", MAX_BODY_BYTES);
+        let body = section.count("body_bytes", MAX_BODY_BYTES);
+        let body_bytes = body.as_ref().map_or(defaults.body_bytes, |given| given.value);
+        let bodies_bytes = bodies.as_ref().map_or(defaults.bodies_bytes.max(body_bytes), |given| given.value);
+        if let Some(place) = bodies.map(|given| given.place).filter(|_| bodies_bytes < body_bytes) {
+            let text = format!(
+                "`limits.bodies_bytes` is {bodies_bytes}, less than one body may have, `limits.body_bytes`, {body_bytes}"
+            );
+            self.problems.add(&place, text);
+        }
         let limits = Limits {
-            concurrent_requests: concurrent
-                .and_then(|count| usize::try_from(count.value).ok())
-                .unwrap_or(defaults.concurrent_requests),
+            concurrent_requests,
+            concurrent_requests_per_client,
+            connections,
+            connections_per_address,
+            requests_per_minute: rate.and_then(|rate| u32::try_from(rate.value).ok()),
+            body_bytes,
+            bodies_bytes,
+            body_timeout: section.duration("body_timeout", MAX_TIMEOUT).unwrap_or(defaults.body_timeout),
+            url_bytes,
+            headers_bytes,
+            match_values,
             request_timeout: section.duration("request_timeout", MAX_TIMEOUT).unwrap_or(defaults.request_timeout),
             header_timeout: section.duration("header_timeout", MAX_TIMEOUT).unwrap_or(defaults.header_timeout),
             idle_timeout: section.duration("idle_timeout", MAX_TIMEOUT).unwrap_or(defaults.idle_timeout),
@@ -258,27 +454,35 @@ impl Reader<'_> {
         limits
     }
 
-    fn log(&self, mut section: Section<'_>) -> LogOptions {
+    fn log(&self, mut section: Section<'_>) -> (LogOptions, Option<PathBuf>) {
         let levels = [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace];
         let options = LogOptions {
             format: section.word("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]).unwrap_or_default(),
             level: section.word("level", &levels.map(|level| (level.as_str(), level))).unwrap_or_default(),
         };
+        let audit = section.filled("audit").map(|path| self.path(path));
         section.finish();
-        options
+        (options, audit)
     }
 
     fn collection(
         &self,
         located: Located<Section<'_>>,
         shared: &CollectionDefaults,
+        roots: &[ApiRoot],
     ) -> Option<Located<CollectionSpec>> {
         let Located { value: mut section, place } = located;
         let title = section.filled("title");
         if title.is_none() && section.place_of("title").is_none() {
             self.problems.add(&place, "this collection has no `title`");
         }
-        let query = self.collection_query(&mut section, &place);
+        let inbox = section.flag("inbox").is_some_and(value);
+        let query = self.collection_query(&mut section, &place, inbox);
+        let write_place = section.place_of("write");
+        let access = self.access(&mut section, "collection");
+        if let Some(place) = write_place.filter(|_| !inbox) {
+            self.problems.add(&place, "only an inbox can be written to; write `inbox = true` in place of the query");
+        }
         let own = self.collection_settings(&mut section, "collection", shared);
         let spec = CollectionSpec {
             title: title.as_ref().map(|title| title.value.trim().to_owned()).unwrap_or_default(),
@@ -290,17 +494,27 @@ impl Reader<'_> {
             indicator_types: own.indicator_types,
             extension_fields: own.extension_fields,
             relationships: own.relationships,
+            inbox,
+            access,
+            api_roots: self.placed_in(&mut section, roots),
         };
         section.finish();
         Some(Located { value: spec, place: title?.place })
     }
 
     /// Either `query` or `sql`; `place` is that of the collection.
-    fn collection_query(&self, section: &mut Section<'_>, place: &Place) -> QueryText {
+    fn collection_query(&self, section: &mut Section<'_>, place: &Place, inbox: bool) -> QueryText {
         let (query_place, sql_place) = (section.place_of("query"), section.place_of("sql"));
         let (query, sql) = (section.text("query"), section.text("sql"));
+        if inbox {
+            for place in [&query_place, &sql_place].into_iter().flatten() {
+                self.problems.add(place, "an inbox holds what is posted to it and has no query; take one of them away");
+            }
+            return QueryText::Xsoar(String::new());
+        }
         if query_place.is_none() && sql_place.is_none() {
-            self.problems.add(place, "this collection has no `query`; write `query = \"\"` for everything");
+            self.problems
+                .add(place, "this collection has no `query`; write `query = \"\"` for everything, or `inbox = true`");
         }
         if let (Some(_), Some(place)) = (&query_place, &sql_place) {
             self.problems.add(place, "this collection has both `query` and `sql`; keep one of them");
@@ -447,6 +661,20 @@ fn within(place: &Place) -> String {
 
 fn value<T>(located: Located<T>) -> T {
     located.value
+}
+
+/// Why a path cannot be that of an API root beside another one.
+fn in_the_way(path: &str, other: &str) -> Option<String> {
+    let resource_of = |path: &str, root: &str| {
+        let below = path.strip_prefix(root)?.strip_prefix('/')?;
+        matches!(below.split('/').next(), Some("collections" | "status")).then_some(())
+    };
+    if path == other {
+        return Some("there is an API root of that path already".to_owned());
+    }
+    let inside = if resource_of(path, other).is_some() { other } else { path };
+    let taken = resource_of(path, other).or_else(|| resource_of(other, path));
+    taken.map(|()| format!("the collections and statuses of the API root `{inside}` are at such paths"))
 }
 
 fn parse_listen(text: &str) -> Result<SocketAddr, String> {
