@@ -7,9 +7,14 @@
 )]
 
 mod cli;
+mod edge;
 mod edges;
+mod inbox;
+mod inbox_rows;
+mod interop;
 mod paging;
 mod relationships;
+mod rights;
 mod store;
 mod support;
 mod tidy;
