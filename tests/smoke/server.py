@@ -15,27 +15,41 @@ def run(*command, **options):
     return subprocess.run([str(word) for word in command], capture_output=True, text=True, **options)
 
 
-@contextlib.contextmanager
-def serving(binary, folder, config):
-    """A server with that configuration (TOML, without `listen`); gives its URL."""
+def start(binary, folder, config):
+    """Starts a server with that configuration (TOML, without `listen`); what it says goes behind what is in
+    `serve.log`. Gives the process and where its words begin in there."""
     folder = Path(folder)
     path = folder / "taxiway.toml"
     path.write_text(f'listen = "127.0.0.1:0"\n{config}')
-    log = folder / "serve.log"
-    with (
-        open(log, "wb") as out,
-        subprocess.Popen([binary, "serve", "--config", path], stdout=out, stderr=out) as process,
-    ):
+    with open(folder / "serve.log", "ab") as out:
+        return subprocess.Popen([binary, "serve", "--config", path], stdout=out, stderr=out), out.tell()
+
+
+def address(process, folder, offset=0):
+    """The URL that the server prints once it listens; None if it ends before that."""
+    log = Path(folder) / "serve.log"
+    for _ in range(1200):
+        ended = process.poll() is not None
+        with open(log, "rb") as file:
+            file.seek(offset)
+            found = re.search(rb"listening on (https?://\S+:\d+)", file.read())
+        if found:
+            return found[1].decode()
+        if ended:
+            return None
+        time.sleep(0.05)
+    raise Failed(f"serve printed no address within a minute: {log.read_text()}")
+
+
+@contextlib.contextmanager
+def serving(binary, folder, config):
+    """A server with that configuration (TOML, without `listen`); gives its URL."""
+    process, offset = start(binary, folder, config)
+    with process:
         try:
-            for _ in range(600):
-                found = re.search(r"listening on (https?://\S+:\d+)", log.read_text())
-                if found:
-                    break
-                if process.poll() is not None:
-                    raise Failed(f"serve ended: {log.read_text()}")
-                time.sleep(0.1)
-            else:
-                raise Failed(f"serve printed no address within a minute: {log.read_text()}")
-            yield found[1]
+            url = address(process, folder, offset)
+            if url is None:
+                raise Failed(f"serve ended: {(Path(folder) / 'serve.log').read_text()}")
+            yield url
         finally:
             process.terminate()

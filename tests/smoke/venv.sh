@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Makes FOLDER a virtual environment of requirements.txt, unless it is one already, and prints its Python.
+# Makes FOLDER a virtual environment of REQUIREMENTS (those beside this script), unless it is one already, and prints its
+# Python.
 set -euo pipefail
 folder=$1
-wanted=$(dirname "${BASH_SOURCE[0]}")/requirements.txt
+wanted=${2:-$(dirname "${BASH_SOURCE[0]}")/requirements.txt}
 if ! cmp -s "$wanted" "$folder/requirements.txt"; then
   python3 -m venv --clear "$folder" >&2
   "$folder/bin/python" -m pip install --quiet --disable-pip-version-check -r "$wanted" >&2
