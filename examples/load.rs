@@ -190,6 +190,8 @@ fn percentile(sorted: &[u64], share: f64) -> f64 {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let plan = plan()?;
+    // Fails only where there is one already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let report = runtime.block_on(async {
         let began = Instant::now();
