@@ -190,7 +190,7 @@ impl Shared {
         let mut scope = self.scope(&walk, &prepared, versions, only.as_ref());
         if shape == Shape::Versions && scope.forms == Forms::Each {
             // It names versions, not their forms.
-            scope.forms = Forms::Newest { apart: true };
+            scope.forms = Forms::Either;
         }
         let limit = match request.range {
             Some(range) => range.count,

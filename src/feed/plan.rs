@@ -62,6 +62,8 @@ pub(crate) enum Forms {
     },
     /// Every one.
     Each,
+    /// Every version, but each of them in one form only.
+    Either,
 }
 
 /// The rows of a page.
@@ -408,7 +410,7 @@ impl History {
     fn of(scope: &Scope<'_>) -> Result<Self, StoreError> {
         let is_simple = match scope.forms {
             Forms::One | Forms::Newest { apart: false } => *scope.versions == Versions::Last,
-            Forms::Newest { apart: true } | Forms::Each => false,
+            Forms::Newest { apart: true } | Forms::Each | Forms::Either => false,
         };
         if is_simple {
             return Ok(History::default());

@@ -235,6 +235,11 @@ fn a_version_in_two_forms_is_served_in_the_newest() {
         };
         let listed = feed.request(Shape::Versions, request).unwrap().objects;
         assert_eq!(listed, [json!("2024-02-01T00:00:00.000000Z")], "a version is named once");
+        for (specs, expected) in [(&["2.0", "2.1"][..], 2), (&["2.0"], 1), (&[], 1)] {
+            let filters = filters(specs, Versions::All);
+            let request = PageRequest { object: Some(id(5)), filters, ..PageRequest::default() };
+            assert_eq!(feed.request(Shape::Versions, request).unwrap().objects.len(), expected, "{specs:?}");
+        }
         all_compacted(&temp);
     }
     // With the newer form gone the older one is left.
