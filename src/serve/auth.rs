@@ -13,7 +13,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use argon2::password_hash::rand_core::{OsRng, RngCore};
@@ -35,6 +35,7 @@ use crate::model::time::Timestamp;
 use crate::serve::client::{Client, ClientCertificate};
 use crate::serve::error::{ServeError, StartError, chain, cut};
 use crate::serve::failures::{Attempt, Failures};
+use crate::serve::limits::Tally;
 use crate::serve::options::Options;
 use crate::serve::router::App;
 use crate::serve::stamp::Stamp;
@@ -47,7 +48,7 @@ const REMEMBERED: Duration = Duration::from_secs(300);
 /// How often, at most, the users file is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Password checks that may wait for a thread; further ones are told to come back.
-const MAX_WAITING: usize = 64;
+const MAX_WAITING: u64 = 64;
 /// Where a token may stand by itself.
 pub(super) const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
@@ -191,7 +192,7 @@ pub(super) struct Gate {
     /// Keyed, ready to be cloned for a digest.
     keyed: Hmac<Sha256>,
     hashing: Semaphore,
-    waiting: AtomicUsize,
+    waiting: Arc<Tally>,
     hashed: AtomicU64,
 }
 
@@ -414,7 +415,7 @@ impl Gate {
             failures: Failures::default(),
             keyed: Hmac::new(&key.into()),
             hashing: Semaphore::new(threads),
-            waiting: AtomicUsize::new(0),
+            waiting: Arc::default(),
             hashed: AtomicU64::new(0),
         })
     }
@@ -563,7 +564,10 @@ impl Gate {
         digest: &Digest,
         attempt: Attempt,
     ) -> Result<bool, ServeError> {
-        let _place = Place::take(&self.waiting).ok_or(ServeError::Busy { what: "password checks" })?;
+        let mut place = Tally::share(&self.waiting);
+        if !place.grow_to(1, MAX_WAITING) {
+            return Err(ServeError::Busy { what: "password checks" });
+        }
         let _permit =
             self.hashing.acquire().await.map_err(|_| ServeError::Internal { what: "password checks closed" })?;
         if self.remembers(name, digest) {
@@ -662,22 +666,6 @@ impl Known {
     fn new(users: Users, stamp: Option<Stamp>, had_users: bool) -> Self {
         let had_users = had_users || !users.is_empty();
         Self { users: Arc::new(users), had_users, checked: HashMap::new(), stamp, looked: Instant::now() }
-    }
-}
-
-/// A place in the queue of password checks.
-struct Place<'a>(&'a AtomicUsize);
-
-impl<'a> Place<'a> {
-    fn take(waiting: &'a AtomicUsize) -> Option<Self> {
-        let place = Place(waiting);
-        (waiting.fetch_add(1, Ordering::Relaxed) < MAX_WAITING).then_some(place)
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -859,9 +847,10 @@ mod tests {
     async fn waiting_checks_are_bounded() {
         let folder = tempfile::tempdir().expect("folder");
         let gate = gate(&options(folder.path()), &[("ann", "secret")]);
-        gate.waiting.store(MAX_WAITING, Ordering::Relaxed);
+        let mut others = Tally::share(&gate.waiting);
+        assert!(others.grow_to(MAX_WAITING, MAX_WAITING));
         assert!(matches!(gate.asked(&pair(b"ann:secret")).await, Err(ServeError::Busy { .. })));
-        assert_eq!(gate.waiting.load(Ordering::Relaxed), MAX_WAITING, "a refused check leaves the queue");
+        assert_eq!(gate.waiting.used(), MAX_WAITING, "a refused check leaves the queue");
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! Who is at the other end of a connection.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::Request;
@@ -10,6 +10,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::serve::options::Options;
+use crate::serve::tokens::hex;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -86,6 +87,17 @@ fn behind_proxies(peer: IpAddr, headers: &HeaderMap, options: &Options) -> IpAdd
     nearest
 }
 
+/// What counts as one address: of version 6 the network of 64 bits, all of which one machine can have.
+pub(super) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        address => address,
+    }
+}
+
 /// An address, with or without brackets and port, as proxies write it.
 fn hop_address(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
@@ -98,7 +110,6 @@ fn hop_address(text: &str) -> Option<IpAddr> {
 impl ClientCertificate {
     /// Reads a certificate in DER; one that cannot be read is known by its digest alone.
     pub(super) fn of_der(der: &[u8]) -> Self {
-        use std::fmt::Write;
         let mut names = Vec::new();
         let mut subject = String::new();
         if let Ok((_, certificate)) = X509Certificate::from_der(der) {
@@ -123,12 +134,7 @@ impl ClientCertificate {
                 }
             }
         }
-        let mut digest = String::from("sha256:");
-        for byte in Sha256::digest(der) {
-            // Writing into a `String` cannot fail.
-            let _ = write!(digest, "{byte:02x}");
-        }
-        names.push(digest);
+        names.push(format!("sha256:{}", hex(&Sha256::digest(der))));
         Self { names, subject }
     }
 }

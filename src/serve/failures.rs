@@ -17,10 +17,12 @@
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+
+use crate::serve::client::network;
 
 /// Failures of a name from one address that cost nothing: people mistype.
 const FREE: u32 = 3;
@@ -122,17 +124,6 @@ impl Pair {
 fn over_budget(whole: Instant, now: Instant) -> Option<Duration> {
     let used = whole.saturating_duration_since(now);
     used.checked_sub(PERIOD * (BURST - 1)).filter(|wait| !wait.is_zero())
-}
-
-/// All of a network of version 6 may be one machine.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        address => address,
-    }
 }
 
 /// A map that forgets what was not written for long, once there is much of it.

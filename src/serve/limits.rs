@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use http_body::Body as _;
 use parking_lot::Mutex;
 
 use crate::serve::auth::Identity;
-use crate::serve::client::Client;
+use crate::serve::client::{Client, network};
 use crate::serve::error::ServeError;
 use crate::serve::rate;
 use crate::serve::router::App;
@@ -106,7 +106,7 @@ pub(super) async fn limit_client(State(app): State<Arc<App>>, request: Request, 
 pub(super) enum ClientKey {
     /// By name.
     User(Arc<str>),
-    /// By address; of version 6 by its network of 64 bits, all of which one machine can have.
+    /// By address, or its [`network`].
     Address(IpAddr),
 }
 
@@ -119,13 +119,7 @@ impl ClientKey {
     }
 
     pub(super) fn of_address(address: IpAddr) -> Self {
-        ClientKey::Address(match address.to_canonical() {
-            IpAddr::V6(address) => {
-                let [a, b, c, d, ..] = address.segments();
-                Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-            }
-            address => address,
-        })
+        ClientKey::Address(network(address))
     }
 }
 
