@@ -17,14 +17,11 @@ use crate::serve::audit::{Action, Deed};
 use crate::serve::body;
 use crate::serve::error::{ServeError, cut};
 use crate::serve::negotiate::{STIX_20, TAXII_21};
-use crate::serve::parameters::{self, Rules, decode};
+use crate::serve::parameters::{self, Rules, Target};
 use crate::serve::resource::{StatusResource, answer, with_type};
 use crate::serve::rights::{self, Visit};
 use crate::serve::router::App;
 use crate::serve::style::Style;
-
-/// What a deletion may be asked with (TAXII 2.1 §5.7); whatever else comes is not looked at.
-const OF_DELETE: [&str; 2] = ["match[version]", "match[spec_version]"];
 
 type CollectionPath = Result<Path<String>, PathRejection>;
 type ObjectPath = Result<Path<(String, String)>, PathRejection>;
@@ -102,12 +99,11 @@ pub(super) async fn delete_object(
         version: style.version,
         profile: style.profile,
         shape: Shape::Objects,
-        one_object: true,
+        target: Target::Deletion,
         max_page_size: collection.max_page_size,
         match_values: app.options.limits.match_values,
     };
-    let query = only_of_delete(parts.uri.query().unwrap_or_default());
-    let filters = parameters::parse(Some(&query), rules)?.filters;
+    let filters = parameters::parse(parts.uri.query(), rules)?.filters;
     let deletion = Deletion {
         collection: collection.id.clone(),
         object: object.clone(),
@@ -172,15 +168,6 @@ fn is_taken(given: &str, version: StixVersion) -> bool {
     }
 }
 
-/// The part of a query that a deletion takes.
-fn only_of_delete(query: &str) -> String {
-    let is_taken = |pair: &&str| {
-        let key = pair.split_once('=').map_or(*pair, |(key, _)| key);
-        decode(key).is_some_and(|key| OF_DELETE.contains(&&*key))
-    };
-    query.split('&').filter(is_taken).collect::<Vec<_>>().join("&")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,19 +196,6 @@ mod tests {
         ];
         for (given, by_21, by_20) in cases {
             assert_eq!((is_taken(given, V21), is_taken(given, V20)), (by_21, by_20), "{given}");
-        }
-    }
-
-    #[test]
-    fn deletions_look_at_their_own_parameters_only() {
-        let cases = [
-            ("", ""),
-            ("limit=0&match[version]=all&added_after=x", "match[version]=all"),
-            ("match%5Bversion%5D=all&x&match[spec_version]=2.0", "match%5Bversion%5D=all&match[spec_version]=2.0"),
-            ("match[version]=all&match[version]=last", "match[version]=all&match[version]=last"),
-        ];
-        for (query, expected) in cases {
-            assert_eq!(only_of_delete(query), expected);
         }
     }
 }

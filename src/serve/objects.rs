@@ -18,7 +18,7 @@ use crate::model::time::Timestamp;
 use crate::serve::audit::{Action, Deed};
 use crate::serve::error::{ServeError, cut};
 use crate::serve::observe::Numbered;
-use crate::serve::parameters::{self, Rules};
+use crate::serve::parameters::{self, Rules, Target};
 use crate::serve::range;
 use crate::serve::resource::with_type;
 use crate::serve::rights::{self, Visit};
@@ -123,7 +123,7 @@ async fn allowed_page(
         version: style.version,
         profile: style.profile,
         shape,
-        one_object: object.is_some(),
+        target: if object.is_some() { Target::Object } else { Target::Objects },
         max_page_size: collection.max_page_size,
         match_values: app.options.limits.match_values,
     };

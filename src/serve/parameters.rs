@@ -24,6 +24,7 @@ const MATCH_SPEC_VERSION: &str = "match[spec_version]";
 
 const ALL: [&str; 7] = [ADDED_AFTER, LIMIT, NEXT, MATCH_ID, MATCH_TYPE, MATCH_VERSION, MATCH_SPEC_VERSION];
 const OF_OBJECT: [&str; 5] = [ADDED_AFTER, LIMIT, NEXT, MATCH_VERSION, MATCH_SPEC_VERSION];
+const OF_DELETION: [&str; 2] = [MATCH_VERSION, MATCH_SPEC_VERSION];
 const OF_VERSIONS: [&str; 4] = [ADDED_AFTER, LIMIT, NEXT, MATCH_SPEC_VERSION];
 const ALL_20: [&str; 4] = [ADDED_AFTER, MATCH_ID, MATCH_TYPE, MATCH_VERSION];
 const OF_OBJECT_20: [&str; 1] = [MATCH_VERSION];
@@ -37,27 +38,39 @@ pub(super) struct Rules {
     pub(super) profile: Profile,
     /// The resource.
     pub(super) shape: Shape,
-    /// Whether it is one of those under `objects/{id}`.
-    pub(super) one_object: bool,
+    /// What of the collection the request is about.
+    pub(super) target: Target,
     /// Limits above it are cut to it.
     pub(super) max_page_size: u64,
     /// Most values in one `match` parameter.
     pub(super) match_values: usize,
 }
 
+/// What of a collection a request is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// All of it.
+    Objects,
+    /// One of the resources under `objects/{id}`.
+    Object,
+    /// Versions of an object that are to go (TAXII 2.1 §5.7).
+    Deletion,
+}
+
 impl Rules {
     fn taken(&self) -> &'static [&'static str] {
-        match (self.version, self.shape, self.one_object) {
-            (StixVersion::V20, _, true) => &OF_OBJECT_20,
-            (StixVersion::V20, _, false) => &ALL_20,
+        match (self.version, self.shape, self.target) {
+            (_, _, Target::Deletion) => &OF_DELETION,
+            (StixVersion::V20, _, Target::Object) => &OF_OBJECT_20,
+            (StixVersion::V20, _, Target::Objects) => &ALL_20,
             (StixVersion::V21, Shape::Versions, _) => &OF_VERSIONS,
-            (StixVersion::V21, Shape::Objects | Shape::Manifest, true) => &OF_OBJECT,
-            (StixVersion::V21, Shape::Objects | Shape::Manifest, false) => &ALL,
+            (StixVersion::V21, Shape::Objects | Shape::Manifest, Target::Object) => &OF_OBJECT,
+            (StixVersion::V21, Shape::Objects | Shape::Manifest, Target::Objects) => &ALL,
         }
     }
 }
 
-/// Reads the query of a page resource.
+/// Reads the query of a page resource, or of a deletion.
 pub(super) fn parse(query: Option<&str>, rules: Rules) -> Result<PageRequest, ServeError> {
     let taken = rules.taken();
     let lenient = rules.profile == Profile::Xsoar;
@@ -278,7 +291,7 @@ mod tests {
         version: StixVersion::V21,
         profile: Profile::Standard,
         shape: Shape::Objects,
-        one_object: false,
+        target: Target::Objects,
         max_page_size: MAX,
         match_values: 5,
     };
@@ -408,8 +421,26 @@ mod tests {
     }
 
     #[test]
+    fn deletions_look_at_their_own_parameters_only() {
+        let deletion = Rules { target: Target::Deletion, ..RULES };
+        let cases = [
+            ("", Filters::default()),
+            ("limit=0&match[version]=all&added_after=x", Filters { versions: Versions::All, ..Filters::default() }),
+            (
+                "match%5Bversion%5D=all&x&match[spec_version]=2.0",
+                Filters { versions: Versions::All, spec_versions: vec!["2.0".to_owned()], ..Filters::default() },
+            ),
+        ];
+        for (query, expected) in cases {
+            let request = parse(Some(query), deletion).expect(query);
+            assert_eq!((request.filters, request.limit), (expected, None), "{query}");
+        }
+        assert!(parse(Some("match[version]=all&match[version]=last"), deletion).is_err(), "both are looked at");
+    }
+
+    #[test]
     fn resources_ignore_what_they_do_not_take() {
-        let object = Rules { one_object: true, ..RULES };
+        let object = Rules { target: Target::Object, ..RULES };
         let versions = Rules { shape: Shape::Versions, ..object };
         let manifest = Rules { shape: Shape::Manifest, ..RULES };
         let request = parse(Some("match[id]=&match[type]=&limit=2"), object).expect("ignored");

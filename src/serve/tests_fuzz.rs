@@ -5,6 +5,7 @@ use axum::http::{HeaderMap, HeaderValue};
 
 use crate::feed::api::{Profile, Shape, StixVersion};
 use crate::fuzz::{fuzz, outcome};
+use crate::serve::parameters::Target;
 use crate::serve::{Options, negotiate, parameters, range};
 
 /// The lines of `input` as values of headers; bytes that no header can hold are left to hyper, which refuses them.
@@ -98,15 +99,14 @@ fn fuzz_parameters() {
         let mut outcomes = Vec::new();
         for version in [StixVersion::V20, StixVersion::V21] {
             for profile in [Profile::Standard, Profile::Xsoar] {
-                for (shape, one_object) in [(Shape::Objects, false), (Shape::Objects, true), (Shape::Versions, true)] {
-                    let rules = parameters::Rules {
-                        version,
-                        profile,
-                        shape,
-                        one_object,
-                        max_page_size: 1_000,
-                        match_values: 100,
-                    };
+                for (shape, target) in [
+                    (Shape::Objects, Target::Objects),
+                    (Shape::Objects, Target::Object),
+                    (Shape::Versions, Target::Object),
+                    (Shape::Objects, Target::Deletion),
+                ] {
+                    let rules =
+                        parameters::Rules { version, profile, shape, target, max_page_size: 1_000, match_values: 100 };
                     let parsed = parameters::parse(Some(&text), rules);
                     if let Ok(request) = &parsed {
                         assert!(request.limit.is_none_or(|limit| limit <= 1_000), "a limit above the largest page");
