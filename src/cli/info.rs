@@ -35,7 +35,7 @@ pub(super) fn run(args: &InfoArgs) -> Result<Outcome, CliError> {
     let (mut rows, mut bytes) = (0, 0);
     for view in snapshot.segments() {
         let meta = view.segment.meta();
-        rows += (meta.rows - meta.definitions.len() as u64).saturating_sub(view.deleted.len());
+        rows += view.record_rows();
         bytes += meta.bytes + meta.index_bytes;
         for (name, count) in view.types()? {
             let name = if name.is_empty() { "(not served)".to_owned() } else { name };

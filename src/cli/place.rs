@@ -14,7 +14,7 @@ use crate::model::kind::StixType;
 use crate::render::Profile;
 use crate::serve::auth::{Admission, Anonymous};
 use crate::serve::{self, StartError};
-use crate::store::{Store, StoreError, StoreOptions};
+use crate::store::{Store, StoreOptions};
 
 /// Where the configuration and the store are.
 #[derive(Debug, Args, Clone)]
@@ -121,11 +121,7 @@ pub(super) fn catalog(config: &Config, store: &Store) -> Result<Catalog, CliErro
 
 /// The same for those who do not need the store to be there.
 pub(super) fn catalog_without_store(config: &Config) -> Result<Arc<Catalog>, CliError> {
-    let store = match Store::open(store_options(config)) {
-        Err(StoreError::Missing { .. }) => Store::open_or_imagine(store_options(config))?,
-        store => store?,
-    };
-    Ok(Arc::new(catalog(config, &store)?))
+    Ok(Arc::new(catalog(config, &Store::open_or_imagine(store_options(config))?)?))
 }
 
 fn default_collections(defaults: &CollectionDefaults) -> Vec<CollectionSpec> {

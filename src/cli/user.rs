@@ -299,12 +299,6 @@ fn check(place: &Place, name: &str, collection: Option<&str>, output: Form) -> R
         (config, note, Identity::of(user))
     };
     let catalog = catalog_without_store(&config)?;
-    if let Some(name) = collection
-        && catalog.get(name).is_none()
-        && !catalog.iter().any(|collection| collection.title == name)
-    {
-        return Err(UserCommandError::NoCollection { name: name.to_owned() }.into());
-    }
     let mut roots = effects(&config.serve, catalog, &identity);
     if let Some(name) = collection {
         let is_it = |id: &str, alias: Option<&str>, title: &str| {
@@ -314,6 +308,10 @@ fn check(place: &Place, name: &str, collection: Option<&str>, output: Form) -> R
             root.collections.retain(|(it, _)| is_it(&it.id, it.alias.as_deref(), &it.title));
         }
         roots.retain(|root| !root.collections.is_empty());
+        // Every collection is in some root.
+        if roots.is_empty() {
+            return Err(UserCommandError::NoCollection { name: name.to_owned() }.into());
+        }
     }
     match output {
         Form::Json => {

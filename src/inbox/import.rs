@@ -2,16 +2,14 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::TimestampMicrosecondType;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::resolve::resolve;
+use super::resolve::{resolve, versions};
 use super::writer::picked;
 use crate::ingest::{Parsed, Reject, Summary, inbox_key};
-use crate::model::schema::column as c;
 use crate::model::time::Timestamp;
 use crate::store::{NewRows, Store, StoreError, bytes_of, joined};
 
@@ -173,7 +171,7 @@ impl InboxImporter {
         }
         let writer = if self.dry_run { None } else { Some(self.store.writer()?) };
         let snapshot = match &writer {
-            Some(writer) => std::sync::Arc::clone(writer.snapshot()),
+            Some(writer) => Arc::clone(writer.snapshot()),
             None => self.store.snapshot()?,
         };
         let resolved = resolve(&snapshot, &rows, now)?;
@@ -196,19 +194,6 @@ impl InboxImporter {
         }
         writer.publish().map(drop)
     }
-}
-
-/// The version that each row names.
-fn versions(batch: &RecordBatch) -> Result<Vec<Option<Timestamp>>, StoreError> {
-    let times = |name| -> Result<_, StoreError> {
-        Ok(batch.column(batch.schema_ref().index_of(name)?).as_primitive::<TimestampMicrosecondType>())
-    };
-    let (modified, created) = (times(c::MODIFIED)?, times(c::CREATED)?);
-    let at = |row| {
-        let named = [modified, created].into_iter().find(|column| column.is_valid(row));
-        named.map(|column| Timestamp(column.value(row)))
-    };
-    Ok((0..batch.num_rows()).map(at).collect())
 }
 
 #[cfg(test)]

@@ -153,6 +153,12 @@ fn text_at(texts: &StringArray, row: usize) -> Option<&str> {
     texts.is_valid(row).then(|| texts.value(row))
 }
 
+/// The version that each row names.
+pub(super) fn versions(batch: &RecordBatch) -> Result<Vec<Option<Timestamp>>, StoreError> {
+    let bound = Bound::bind(batch)?;
+    Ok((0..bound.rows()).map(|row| bound.made(row).map(Timestamp)).collect())
+}
+
 /// What the store holds under some keys, deleted rows left out: places, digests, whether live, and the columns.
 struct Stored {
     rows: Vec<(Place, u64, bool)>,

@@ -130,14 +130,12 @@ impl InboxWriter {
 
     /// Writes posts together, then their statuses, then answers.
     fn posts(&mut self, posts: Vec<Taken>) {
-        let mut rows = Vec::new();
-        let mut waiting = Vec::with_capacity(posts.len());
+        let (mut rows, mut statuses, mut answers) = (Vec::new(), Vec::new(), Vec::new());
         for Taken { rows: own, status, answer, _room } in posts {
             rows.extend(own);
-            waiting.push((status, answer, _room));
+            statuses.push(status);
+            answers.push((answer, _room));
         }
-        let (statuses, answers): (Vec<_>, Vec<_>) =
-            waiting.into_iter().map(|(status, answer, room)| (status, (answer, room))).unzip();
         let outcome = self.write(rows, statuses);
         for (place, (answer, _room)) in answers.into_iter().enumerate() {
             let told = match &outcome {
@@ -152,7 +150,12 @@ impl InboxWriter {
     }
 
     fn write(&mut self, rows: Vec<NewRows>, pending: Vec<Pending>) -> Result<Vec<Arc<Status>>, InboxError> {
-        let versions = if rows.is_empty() { Vec::new() } else { self.commit(&joined(&rows)?)? };
+        let versions = if rows.is_empty() {
+            Vec::new()
+        } else {
+            let rows = joined(&rows)?;
+            attempted(|| self.commit(&rows))?
+        };
         drop(rows);
         let mut versions = versions.into_iter();
         let statuses = pending.into_iter().map(|Pending { mut status, taken }| {
@@ -170,17 +173,7 @@ impl InboxWriter {
 
     /// Writes what is new of the rows; gives for each the date that it is in the collection since, or its version where it was
     /// there before.
-    fn commit(&self, rows: &NewRows) -> Result<Vec<Timestamp>, InboxError> {
-        for attempt in 1.. {
-            match self.try_commit(rows) {
-                Err(StoreError::Conflict { .. }) if attempt < ATTEMPTS => {}
-                other => return Ok(other?),
-            }
-        }
-        Err(InboxError::Internal { what: "write a commit" })
-    }
-
-    fn try_commit(&self, rows: &NewRows) -> Result<Vec<Timestamp>, StoreError> {
+    fn commit(&self, rows: &NewRows) -> Result<Vec<Timestamp>, StoreError> {
         let mut writer = self.store.writer_within(self.options.lock_wait)?;
         let resolved = resolve(writer.snapshot(), rows, self.store.now())?;
         let mut added = Vec::new();
@@ -209,7 +202,7 @@ impl InboxWriter {
     fn removals(&self, removals: Vec<Removal>) {
         let (deletions, answers): (Vec<_>, Vec<_>) =
             removals.into_iter().map(|removal| (removal.deletion, removal.answer)).unzip();
-        let outcome = self.delete(&deletions);
+        let outcome = attempted(|| self.delete(&deletions));
         for (place, answer) in answers.into_iter().enumerate() {
             let told = match &outcome {
                 Ok(all) => all.get(place).cloned().unwrap_or(Err(InboxError::Internal { what: "find a deletion" })),
@@ -219,17 +212,7 @@ impl InboxWriter {
         }
     }
 
-    fn delete(&self, deletions: &[Deletion]) -> Result<Vec<Result<Deleted, InboxError>>, InboxError> {
-        for attempt in 1.. {
-            match self.try_delete(deletions) {
-                Err(StoreError::Conflict { .. }) if attempt < ATTEMPTS => {}
-                other => return Ok(other?),
-            }
-        }
-        Err(InboxError::Internal { what: "write a commit" })
-    }
-
-    fn try_delete(&self, deletions: &[Deletion]) -> Result<Vec<Result<Deleted, InboxError>>, StoreError> {
+    fn delete(&self, deletions: &[Deletion]) -> Result<Vec<Result<Deleted, InboxError>>, StoreError> {
         let mut writer = self.store.writer_within(self.options.lock_wait)?;
         let snapshot = Arc::clone(writer.snapshot());
         let mut chosen = Deletions::default();
@@ -257,6 +240,17 @@ impl InboxWriter {
         }
         Ok(answers)
     }
+}
+
+/// Does what another writer may get ahead of, a few times.
+fn attempted<T>(mut attempt: impl FnMut() -> Result<T, StoreError>) -> Result<T, InboxError> {
+    for _ in 1..ATTEMPTS {
+        match attempt() {
+            Err(StoreError::Conflict { .. }) => {}
+            other => return Ok(other?),
+        }
+    }
+    Ok(attempt()?)
 }
 
 /// Some of the rows, in that order.

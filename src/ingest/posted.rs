@@ -130,7 +130,7 @@ impl Frame<'_> {
             // Taken as an empty post, it would be lost without a word.
             Some(named) if !self.has_objects => Err(format!(
                 "the body is a STIX object of type `{}`; put it into an envelope, `{{\"objects\":[...]}}`",
-                cut(&named)
+                stix::shown(&named)
             )),
             _ => Ok(()),
         }
@@ -143,22 +143,24 @@ impl Frame<'_> {
         };
         let named = text("type", self.named)?;
         if named != "bundle" {
-            return Err(format!("the body has the type `{}`; TAXII 2.0 takes a bundle of objects", cut(&named)));
+            return Err(format!(
+                "the body has the type `{}`; TAXII 2.0 takes a bundle of objects",
+                stix::shown(&named)
+            ));
         }
         let id = text("id", self.id)?;
         if id.strip_prefix("bundle--").is_none_or(|uuid| parse_uuid(uuid.as_bytes()).is_none()) {
-            return Err(format!("`{}` is not the id of a bundle; it must be `bundle--` and a UUID", cut(&id)));
+            return Err(format!("`{}` is not the id of a bundle; it must be `bundle--` and a UUID", stix::shown(&id)));
         }
         let version = text("spec_version", self.spec_version)?;
         if version != "2.0" {
-            return Err(format!("the bundle has the `spec_version` `{}`; TAXII 2.0 takes `2.0`", cut(&version)));
+            return Err(format!(
+                "the bundle has the `spec_version` `{}`; TAXII 2.0 takes `2.0`",
+                stix::shown(&version)
+            ));
         }
         Ok(())
     }
-}
-
-fn cut(text: &str) -> String {
-    text.chars().take(100).collect()
 }
 
 /// The walk over a body.
@@ -267,13 +269,13 @@ pub(crate) fn check(element: &Element<'_>) -> Result<(), String> {
             return Err(format!(
                 "`{}` is `{}`, which is no timestamp; write it as 2024-05-01T08:30:00.000Z",
                 key.as_str(),
-                cut(raw.trim_matches('"'))
+                stix::shown(raw.trim_matches('"'))
             ));
         }
     }
     let spec_version = stix::spec_version(element);
     if !matches!(&*spec_version, "2.0" | "2.1") {
-        return Err(format!("`spec_version` is `{}`; objects of 2.0 and 2.1 are taken", cut(&spec_version)));
+        return Err(format!("`spec_version` is `{}`; objects of 2.0 and 2.1 are taken", stix::shown(&spec_version)));
     }
     Ok(())
 }

@@ -131,7 +131,8 @@ pub(crate) fn append(rows: &mut Rows<'_>, element: &Element<'_>, text: &str, lin
     Ok(())
 }
 
-fn shown(text: &str) -> String {
+/// The beginning of a text, for a message.
+pub(crate) fn shown(text: &str) -> String {
     text.chars().take(100).collect()
 }
 

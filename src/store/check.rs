@@ -44,7 +44,7 @@ pub(crate) fn check(store: &Store, mut progress: impl FnMut(&str)) -> Result<Che
         let meta = view.segment.meta();
         progress(&view.segment.describe());
         report.segments += 1;
-        report.rows += (meta.rows - meta.definitions.len() as u64).saturating_sub(view.deleted.len());
+        report.rows += view.record_rows();
         report.bytes += meta.bytes + meta.index_bytes;
         match view.types() {
             Ok(types) => {

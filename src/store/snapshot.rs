@@ -207,6 +207,12 @@ pub(crate) fn runs(rows: &RoaringBitmap) -> Vec<Range<u32>> {
 }
 
 impl SegmentView {
+    /// Rows of records, former versions included, but neither deleted ones nor the store's own definitions.
+    pub fn record_rows(&self) -> u64 {
+        let meta = self.segment.meta();
+        (meta.rows - meta.definitions.len() as u64).saturating_sub(self.deleted.len())
+    }
+
     /// Rows that are the newest version of their record. What was deleted is superseded as well.
     pub fn live_rows(&self) -> u64 {
         self.segment.meta().rows - self.superseded.len()
