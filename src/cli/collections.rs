@@ -71,7 +71,13 @@ pub(super) fn run(args: &CollectionsArgs) -> Result<Outcome, CliError> {
             if collection.inbox { "(inbox)".to_owned() } else { collection.query_text.clone() },
         ];
         if with_roots {
-            row.insert(4, roots_of(&config.serve, collection).join(" "));
+            row.insert(
+                4,
+                roots_of(&config.serve, &collection.api_roots)
+                    .map(|root| root.path.as_str())
+                    .collect::<Vec<_>>()
+                    .join(" "),
+            );
         }
         rows.push(row);
     }

@@ -11,6 +11,7 @@ use crate::model::ids::IdScheme;
 use crate::render::Profile;
 use crate::serve::auth::{Admission, Anonymous};
 use crate::serve::rights::{ANONYMOUS, EVERYONE, USERS};
+use crate::serve::roots_of;
 
 /// Look at the configuration.
 #[derive(Debug, Args)]
@@ -122,11 +123,7 @@ fn doubts_of_access(config: &Config, admission: &Admission) -> Vec<String> {
         }
     }
     for spec in config.collections.iter().filter(|spec| spec.inbox && spec.access.write.is_none()) {
-        let is_in = |path: &str| match spec.api_roots.as_slice() {
-            [] => path == config.serve.default_root(),
-            paths => paths.iter().any(|known| known == path),
-        };
-        for root in roots.iter().filter(|root| is_in(&root.path) && root.access.write.is_none()) {
+        for root in roots_of(&config.serve, &spec.api_roots).filter(|root| root.access.write.is_none()) {
             if spec.access.read.is_some() || root.access.read.is_some() {
                 doubts.push(format!(
                     "collection `{}`: reading is for some, but every user may write to it in the API root `{}`; say who \

@@ -13,10 +13,12 @@ use crate::feed::api::Feed;
 use crate::feed::api::StixVersion;
 use crate::feed::collection::Catalog;
 use crate::feed::{FeedOptions, StoreFeed};
-use crate::inbox::{Inbox, InboxOptions};
+use crate::inbox::{Inbox, InboxError, InboxOptions};
 use crate::ingest::{self, DecodeOptions, Importer, Input};
 use crate::serve::auth::{Admission, Anonymous};
-use crate::serve::{App, Bound, Live, Probe, StartError, StoreState, bind, on_hangup, roots_of, shutdown_signal};
+use crate::serve::{
+    ApiRoot, App, Bound, Live, Probe, StartError, StoreState, bind, on_hangup, roots_of, shutdown_signal,
+};
 use crate::store::{Store, StoreError};
 
 /// The sample that a first start without configuration shows.
@@ -59,11 +61,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<Outcome, CliError> {
     warn_of_queries(&catalog);
     let feed = StoreFeed::new(store.clone(), catalog, &FeedOptions::default())?;
     let app = App::new(Arc::new(feed.clone()), config.serve.clone())?;
-    let app = match feed.catalog().iter().any(|collection| collection.inbox) {
-        true => app.with_inbox(Inbox::open(&store, InboxOptions::default())?),
-        false => app,
-    };
     let live = Live::new(app, Some(probe(&store)));
+    take_posts(&live, &feed.catalog(), &store)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("io").build()?;
     announce(&config, &admission, &store, &feed, &bound)?;
     let reloader = Reloader { place: args.place.clone(), started: config, store, feed, live: Arc::clone(&live) };
@@ -74,6 +73,14 @@ pub(super) fn run(args: &ServeArgs) -> Result<Outcome, CliError> {
         }
     })?;
     Ok(Outcome::Done)
+}
+
+/// Opens the inbox once there is a collection that needs it.
+fn take_posts(live: &Live, catalog: &Catalog, store: &Store) -> Result<(), InboxError> {
+    if !live.takes_posts() && catalog.iter().any(|collection| collection.inbox) {
+        live.take_posts(Inbox::open(store, InboxOptions::default())?);
+    }
+    Ok(())
 }
 
 /// What monitoring is told of the store.
@@ -152,6 +159,7 @@ impl Reloader {
                 tracing::warn!(collection = collection.title, "{warning}");
             }
         }
+        take_posts(&self.live, &catalog, &self.store).map_err(|error| vec![sentence(&error)])?;
         Ok((config, catalog, fixed))
     }
 }
@@ -244,17 +252,17 @@ fn announce(
     let width = catalog.iter().map(|collection| collection.title.chars().count()).max().unwrap_or(0);
     writeln!(out, "collections")?;
     for collection in catalog.iter() {
-        for root in roots_of(&config.serve, collection) {
+        for ApiRoot { path, .. } in roots_of(&config.serve, &collection.api_roots) {
             let inbox = if collection.inbox { " (inbox)" } else { "" };
-            writeln!(out, "  {:<width$}  {url}/{root}/collections/{}/{inbox}", collection.title, collection.id)?;
+            writeln!(out, "  {:<width$}  {url}/{path}/collections/{}/{inbox}", collection.title, collection.id)?;
         }
     }
     if let Some(collection) = catalog.get("all").or_else(|| catalog.iter().next())
-        && let Some(root) = roots_of(&config.serve, collection).first()
+        && let Some(ApiRoot { path, .. }) = roots_of(&config.serve, &collection.api_roots).next()
     {
         let name = collection.alias.as_ref().unwrap_or(&collection.id);
         let options = curl_options(config, admission);
-        writeln!(out, "try        curl {options}'{url}/{root}/collections/{name}/objects/?limit=2'")?;
+        writeln!(out, "try        curl {options}'{url}/{path}/collections/{name}/objects/?limit=2'")?;
     }
     if let Some(admin) = bound.admin_url() {
         writeln!(out, "monitoring {admin}/metrics, /ready and /health")?;

@@ -18,6 +18,7 @@ use axum::response::Response;
 use parking_lot::{Mutex, RwLock};
 use tower::Service;
 
+use crate::inbox::Inbox;
 use crate::serve::admin::Probe;
 use crate::serve::error::StartError;
 use crate::serve::listen::examine_listeners;
@@ -63,6 +64,17 @@ impl Live {
         let now = RwLock::new(Now { router: routes(Arc::clone(&app)), app });
         let (stopping, tls, reloading) = (AtomicBool::new(false), OnceLock::new(), Mutex::new(()));
         Arc::new(Self { now, routes, lasting, probe, stopping, tls, reloading })
+    }
+
+    /// Whether posts are taken in.
+    pub fn takes_posts(&self) -> bool {
+        self.lasting.inbox.get().is_some()
+    }
+
+    /// Takes in what is posted to inbox collections from now on.
+    pub fn take_posts(&self, inbox: Inbox) {
+        // The first one stays: two would write the same collections.
+        let _ = self.lasting.inbox.set(inbox);
     }
 
     /// Goes over to new options; the answer names those that take effect at the next start only, and stay as they were. On

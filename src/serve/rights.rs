@@ -300,7 +300,7 @@ impl RootRights {
         let read = read.unwrap_or_else(|| Arc::new(Rule::whoever_comes_in()));
         let named = [Arc::clone(&read), write.clone().unwrap_or_default()];
         let write = write.unwrap_or_else(|| Arc::new(Rule::every_user()));
-        let here = |collection: &&Arc<Collection>| is_in(collection, &root.path, is_default);
+        let here = |collection: &&Arc<Collection>| is_in(&collection.api_roots, &root.path, is_default);
         let entry = |collection: &Arc<Collection>| {
             let entry = Entry {
                 inbox: collection.inbox,
@@ -318,18 +318,18 @@ impl RootRights {
     }
 }
 
-/// Whether a collection is in that API root.
-fn is_in(collection: &Collection, root: &str, is_default: bool) -> bool {
-    match collection.api_roots.as_slice() {
+/// Whether a collection that names these API roots is in that one.
+fn is_in(named: &[String], root: &str, is_default: bool) -> bool {
+    match named {
         [] => is_default,
         roots => roots.iter().any(|path| path == root),
     }
 }
 
-/// Paths of the API roots that a collection is in.
-pub fn roots_of<'a>(options: &'a Options, collection: &Collection) -> Vec<&'a str> {
+/// The API roots that a collection is in which names these.
+pub fn roots_of<'a>(options: &'a Options, named: &[String]) -> impl Iterator<Item = &'a ApiRoot> {
     let roots = options.api_roots.iter().enumerate();
-    roots.filter(|(at, root)| is_in(collection, &root.path, *at == 0)).map(|(_, root)| root.path.as_str()).collect()
+    roots.filter(|(at, root)| is_in(named, &root.path, *at == 0)).map(|(_, root)| root)
 }
 
 /// What somebody may do in an API root.

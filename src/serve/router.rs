@@ -69,7 +69,8 @@ pub(super) struct Lasting {
     pub(super) admin_connections: Arc<Tally>,
     pub(super) metrics: Arc<Metrics>,
     audit: RwLock<Option<Arc<Audit>>>,
-    inbox: OnceLock<Inbox>,
+    /// Takes in what is posted; `None` as long as no collection is an inbox.
+    pub(super) inbox: OnceLock<Inbox>,
 }
 
 impl Lasting {
@@ -145,13 +146,6 @@ impl App {
     /// Who may do what with the collections that are served now.
     pub(super) fn rights(&self) -> Arc<Rights> {
         self.rights.of(&self.options, self.feed.catalog())
-    }
-
-    /// The same, taking in what is posted to inbox collections.
-    pub fn with_inbox(self: Arc<Self>, inbox: Inbox) -> Arc<Self> {
-        // The first one stays: two would write the same collections.
-        let _ = self.lasting.inbox.set(inbox);
-        self
     }
 
     pub(super) fn inbox(&self) -> Option<&Inbox> {

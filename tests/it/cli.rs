@@ -3,17 +3,11 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::support::indicator;
-
-fn taxiway(folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_taxiway"));
-    command.current_dir(folder).env_remove("RUST_LOG").stdin(Stdio::null());
-    command
-}
+use crate::support::{indicator, taxiway};
 
 fn run(folder: &Path, arguments: &[&str]) -> Output {
     taxiway(folder).args(arguments).output().unwrap()

@@ -7,7 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use crate::support::{listening, taxiway};
 
 /// So long that only what never happens takes longer.
 const NEVER: Duration = Duration::from_secs(60);
@@ -29,30 +31,13 @@ impl Drop for Server {
 impl Server {
     /// Serves what `taxiway.toml` in that folder says.
     fn start(folder: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_taxiway"))
-            .current_dir(folder)
-            .arg("serve")
-            .env_remove("RUST_LOG")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = taxiway(folder).arg("serve").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, log) = channel();
         let errors = BufReader::new(child.stderr.take().unwrap());
         std::thread::spawn(move || errors.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        let (mut url, mut admin) = (String::new(), String::new());
-        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-            let line = line.unwrap();
-            if let Some(rest) = line.strip_prefix("monitoring ") {
-                admin = rest.split("/metrics").next().unwrap().to_owned();
-            }
-            if let Some(rest) = line.strip_prefix("listening on ") {
-                url = rest.to_owned();
-                break;
-            }
-        }
-        assert!(!url.is_empty() && !admin.is_empty(), "the server ended");
+        let (said, url) = listening(&mut child);
+        let admin = said.iter().find_map(|line| line.strip_prefix("monitoring ")?.split("/metrics").next());
+        let admin = admin.expect("the address of monitoring").to_owned();
         Self { child, url, admin, log }
     }
 
@@ -100,7 +85,10 @@ async fn a_hangup_reads_the_configuration_anew() {
     std::fs::rename(&audit, folder.path().join("audit.1")).unwrap();
     configure(
         folder.path(),
-        &format!("{BASE}[limits]\nurl_bytes = 50\n{}{}", collection("First"), collection("Second")),
+        &format!(
+            "{BASE}[limits]\nurl_bytes = 50\n{}[[collection]]\ntitle = \"Second\"\nalias = \"in\"\ninbox = true\n",
+            collection("First")
+        ),
     );
     server.signal("HUP");
     server.log_until("configuration reloaded");
@@ -109,6 +97,11 @@ async fn a_hangup_reads_the_configuration_anew() {
     assert_eq!(found, ["First", "Second"]);
     let long = format!("{}/taxii2/?{}", server.url, "x".repeat(60));
     assert_eq!(reqwest::get(&long).await.unwrap().status(), 414);
+    let posted = reqwest::Client::new()
+        .post(format!("{}/threatintel/collections/in/objects/", server.url))
+        .header("content-type", "application/taxii+json;version=2.1")
+        .body(json!({ "objects": [] }).to_string());
+    assert_eq!(posted.send().await.unwrap().status(), 202, "the first inbox is open");
 
     // All that is wrong is said, and everything stays.
     let wrong =

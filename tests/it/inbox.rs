@@ -2,9 +2,9 @@
 //! 2.0 §5.5).
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 
 use reqwest::{Client, Method, Response};
@@ -16,7 +16,7 @@ use taxiway::serve::{self, App, Live, bind};
 use taxiway::store::{CompactOptions, Store};
 use tokio::sync::oneshot;
 
-use crate::support::{import, indicator, options};
+use crate::support::{import, indicator, listening, options, taxiway};
 
 const BOX: &str = "6f1d7a52-0c3e-4b7f-9a0e-2d8f3b1c5a77";
 const OTHER: &str = "0b7c1f6e-55d1-4c5b-8a39-91f3f6c2d014";
@@ -59,13 +59,14 @@ impl Server {
         options.auth.users = folder.join("users.json");
         change(&mut options);
         let inbox = Inbox::open(&store, InboxOptions::default()).unwrap();
-        let app = App::new(Arc::new(feed), options.clone()).unwrap().with_inbox(inbox);
+        let live = Live::new(App::new(Arc::new(feed), options.clone()).unwrap(), None);
+        live.take_posts(inbox);
         let bound = bind(&options).unwrap();
         let url = bound.url();
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(async move {
             let stop = async { drop(stopped.await) };
-            bound.run(Live::new(app, None), stop, std::future::pending()).await.unwrap();
+            bound.run(live, stop, std::future::pending()).await.unwrap();
         });
         Server { url, store, client: client(), stop: Some(stop), running: Some(running) }
     }
@@ -481,18 +482,11 @@ async fn a_large_post_is_taken_whole() {
 
 /// `taxiway serve` in a process of its own, to be killed.
 fn served(folder: &Path) -> (Child, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_taxiway"))
-        .current_dir(folder)
-        .arg("serve")
-        .env("TAXIWAY_LISTEN", "127.0.0.1:0")
-        .env("RUST_LOG", "warn")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let url = lines.map_while(Result::ok).find_map(|line| line.strip_prefix("listening on ").map(str::to_owned));
-    (child, url.expect("the server listens"))
+    let mut server = taxiway(folder);
+    server.arg("serve").env("TAXIWAY_LISTEN", "127.0.0.1:0").env("RUST_LOG", "warn");
+    let mut child = server.stdout(Stdio::piped()).spawn().unwrap();
+    let (_, url) = listening(&mut child);
+    (child, url)
 }
 
 /// A kill in the middle of a storm of posts: what was acknowledged is there, and nothing twice; and so are the statuses.
@@ -557,11 +551,6 @@ async fn a_kill_loses_nothing_that_was_acknowledged() {
     assert!(acknowledged.len() >= ROUNDS * ENOUGH);
 }
 
-fn taxiway(folder: &Path, arguments: &[&str]) -> std::process::Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_taxiway"));
-    command.current_dir(folder).env_remove("RUST_LOG").stdin(Stdio::null()).args(arguments).output().unwrap()
-}
-
 /// Moving from another server: its objects and its manifest.
 #[test]
 fn an_import_into_an_inbox_keeps_the_dates_of_a_manifest() {
@@ -589,7 +578,7 @@ fn an_import_into_an_inbox_keeps_the_dates_of_a_manifest() {
     write("manifest.json", &json!({"objects": records}).to_string());
     let import = ["import", "objects.json", "--inbox", "Partners", "--manifest", "manifest.json", "--output", "json"];
     for (round, expected) in [("first", [4, 0, 0]), ("again", [0, 0, 4])] {
-        let output = taxiway(folder.path(), &import);
+        let output = taxiway(folder.path()).args(import).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
         let found = ["new", "changed", "unchanged"].map(|key| summary[key].as_u64().unwrap());
@@ -620,7 +609,7 @@ fn an_import_into_an_inbox_keeps_the_dates_of_a_manifest() {
         (&["import", "objects.json", "--inbox", "Partners", "--manifest", "objects.json"], "not a TAXII manifest"),
         (&["import", "objects.json", "--manifest", "manifest.json"], "--inbox"),
     ] {
-        let output = taxiway(folder.path(), arguments);
+        let output = taxiway(folder.path()).args(arguments).output().unwrap();
         assert!(!output.status.success(), "{arguments:?}");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(said.contains(part), "{said}");

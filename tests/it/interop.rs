@@ -1,7 +1,6 @@
 //! The rows of the TAXII 2.1 interoperability test document that ask something of a server (spec/taxii-2.md §12), each as a
 //! test of its name, over sockets, against the program as it is run.
 
-use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{LazyLock, OnceLock};
 
@@ -9,6 +8,8 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, WWW_AUTHENTICATE};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use taxiway::serve::users::{Password, UserChange, UserFile};
+
+use crate::support::listening;
 
 const TAXII: &str = "application/taxii+json;version=2.1";
 const FIRST: &str = "x-taxii-date-added-first";
@@ -132,9 +133,7 @@ fn start() -> Server {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let url = lines.map_while(Result::ok).find_map(|line| line.strip_prefix("listening on ").map(str::to_owned));
-    let url = url.expect("the server prints its address");
+    let (_, url) = listening(&mut child);
     Server { url, _alive: child.stdin.take().unwrap(), _child: child, _folder: folder }
 }
 

@@ -1,12 +1,14 @@
 //! Users, groups, tokens and rights as an operator sets them up: the program, its commands and clients over sockets.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use reqwest::Client;
 use serde_json::{Value, json};
+
+use crate::support;
 
 const CONFIG: &str = r#"
 listen = "127.0.0.1:0"
@@ -43,8 +45,8 @@ fn taxiway(folder: &Path, arguments: &[&str]) -> Output {
 }
 
 fn command(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_taxiway"));
-    command.current_dir(folder).args(arguments).stdin(Stdio::null()).env_remove("RUST_LOG");
+    let mut command = support::taxiway(folder);
+    command.args(arguments);
     command
 }
 
@@ -105,9 +107,8 @@ impl Drop for Server {
 
 fn serve(folder: &Path) -> Server {
     let mut child = command(folder, &["serve"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let url = lines.map_while(Result::ok).find_map(|line| line.strip_prefix("listening on ").map(str::to_owned));
-    Server { child, url: url.expect("the server prints its address") }
+    let (_, url) = support::listening(&mut child);
+    Server { child, url }
 }
 
 fn client() -> Client {

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::support::taxiway;
+
 /// Modules and what each may import; `model` is open to all.
 fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     BTreeMap::from([
@@ -96,11 +98,6 @@ fn paths_in_documents_exist() {
 fn the_example_configuration_loads() {
     let folder = tempfile::tempdir().unwrap();
     let example = root().join("taxiway.example.toml");
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_taxiway"))
-        .current_dir(folder.path())
-        .args(["config", "check", "--config"])
-        .arg(&example)
-        .output()
-        .unwrap();
+    let output = taxiway(folder.path()).args(["config", "check", "--config"]).arg(&example).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

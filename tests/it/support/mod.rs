@@ -1,7 +1,9 @@
 //! What the areas share: stores in temporary folders, records to put in, pages to pull out.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -31,6 +33,26 @@ pub(crate) fn temp_store() -> TempStore {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open_or_create(options(folder.path())).unwrap();
     TempStore { store, folder }
+}
+
+/// The program, to be run in a folder.
+pub(crate) fn taxiway(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_taxiway"));
+    command.current_dir(folder).env_remove("RUST_LOG").stdin(Stdio::null());
+    command
+}
+
+/// Reads what a server says at its start; gives the lines up to the address, and the address.
+pub(crate) fn listening(server: &mut Child) -> (Vec<String>, String) {
+    let mut said = Vec::new();
+    for line in BufReader::new(server.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        if let Some(url) = line.strip_prefix("listening on ") {
+            return (said, url.to_owned());
+        }
+        said.push(line);
+    }
+    panic!("the server ended: {said:#?}");
 }
 
 /// An XSOAR document.
