@@ -97,9 +97,14 @@ fn text_of(body: &[u8]) -> Result<&str, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{fuzz, outcome};
     use crate::model::ids::IdScheme;
 
     fn read_body(body: &[u8], version: StixVersion) -> Result<Pending, InboxError> {
+        rows_of(body, version).map(|(_, pending)| pending)
+    }
+
+    fn rows_of(body: &[u8], version: StixVersion) -> Result<(Vec<NewRows>, Pending), InboxError> {
         let post = Post {
             collection: "c".to_owned(),
             root: "r".to_owned(),
@@ -107,7 +112,7 @@ mod tests {
             version,
             body: bytes::Bytes::copy_from_slice(body),
         };
-        read(&post, Timestamp(7), Arc::new(IdSpace::new("test", IdScheme::Stix)), 1 << 20).map(|(_, pending)| pending)
+        read(&post, Timestamp(7), Arc::new(IdSpace::new("test", IdScheme::Stix)), 1 << 20)
     }
 
     #[test]
@@ -129,6 +134,66 @@ mod tests {
         let failures: Vec<_> = pending.status.failures.iter().map(|failure| failure.id.as_str()).collect();
         assert_eq!(failures, ["objects[0]", "x", "objects[2]"]);
         assert!(pending.status.failures.iter().all(|failure| failure.version == Timestamp(7)));
+    }
+
+    #[test]
+    fn fuzz_body() {
+        const WORDS: [&str; 26] = [
+            "{\"objects\":[",
+            "\"objects\":",
+            "]}",
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ":",
+            "null",
+            "true",
+            "\"type\":\"bundle\",",
+            "\"type\":\"indicator\",",
+            "\"id\":\"indicator--0a0a0a0a-0000-4000-8000-000000000001\",",
+            "\"id\":\"bundle--0a0a0a0a-0000-4000-8000-000000000002\",",
+            "\"spec_version\":\"2.0\",",
+            "\"spec_version\":\"2.1\",",
+            "\"created\":\"2024-05-01T00:00:00.000Z\",",
+            "\"modified\":\"2024-05-01T00:00:00.000Z\",",
+            "\"object_refs\":[\"a\"],",
+            "\"\\ud800\"",
+            "\"\\u0000\"",
+            "\\",
+            "\u{feff}",
+            "[[[[[[[[[[[[[[[[",
+            "1e400",
+        ];
+        fuzz("body", &WORDS, |input| {
+            let mut outcomes = Vec::new();
+            for version in [StixVersion::V20, StixVersion::V21] {
+                match rows_of(input, version) {
+                    Ok((rows, pending)) => {
+                        let rows: usize = rows.iter().map(|rows| rows.keys.len()).sum();
+                        let failures = &pending.status.failures;
+                        assert_eq!(rows, pending.taken.len(), "every object that was taken is a row");
+                        let bare = input.strip_prefix(b"\xef\xbb\xbf").unwrap_or(input);
+                        // Sound as a whole; strings and numbers that no tree can hold are a matter of the objects they are in.
+                        let sound = serde_json::from_slice::<serde::de::IgnoredAny>(bare);
+                        assert!(sound.is_ok(), "{sound:?}");
+                        if let Ok(body) = serde_json::from_slice::<serde_json::Value>(bare) {
+                            let objects = body.get("objects").and_then(|list| list.as_array()).map_or(0, Vec::len);
+                            assert_eq!(rows + failures.len(), objects, "none is lost, none comes twice");
+                        }
+                        let why = failures.iter().map(|failure| {
+                            let said = failure.message.as_deref().unwrap_or_default();
+                            assert!(!said.is_empty() && !failure.id.is_empty());
+                            said.split('`').step_by(2).collect::<String>()
+                        });
+                        outcomes.push((rows, why.collect::<Vec<_>>()));
+                    }
+                    Err(error) => outcomes.push((0, vec![error.to_string().split(['`', '(']).step_by(2).collect()])),
+                }
+            }
+            outcome(outcomes)
+        });
     }
 
     proptest::proptest! {

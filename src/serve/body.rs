@@ -27,9 +27,12 @@ use crate::serve::router::App;
 /// What `Content-Encoding` may be.
 pub(super) const ENCODINGS: &str = "gzip, deflate, zstd";
 
-/// Compressed bytes that are decompressed at a time, before other requests have their turn: a kilobyte becomes a megabyte
-/// at most (RFC 1951), in about a millisecond.
+/// Compressed bytes that are decompressed at a time: a kilobyte becomes a megabyte at most (RFC 1951), in about a
+/// millisecond.
 const STEP_BYTES: usize = 1024;
+/// Decompressed bytes after which other requests have their turn. A task that Tokio takes its turn from would have gone on for
+/// a hundred steps, and several of those bombs at once would hold everybody up.
+const TURN_BYTES: usize = 256 << 10;
 /// Largest window of zstd: what RFC 9659 allows over HTTP. A larger one would be memory that nobody counts.
 const ZSTD_WINDOW_LOG: u32 = 23;
 /// Memory taken from the common room at least, whatever the body.
@@ -77,7 +80,7 @@ async fn read_within(
     let gathered = Gathered { bytes: Vec::new(), expected, bounds, share: Tally::share(bodies), refused: None };
     let mut reading = Reading::of(coding, gathered)?;
     let end = Instant::now() + bounds.whole;
-    let mut sent = 0_u64;
+    let (mut sent, mut turn) = (0_u64, 0);
     loop {
         let next = (Instant::now() + bounds.pause).min(end);
         let what = if next == end { "the whole of it" } else { "no byte for long" };
@@ -97,7 +100,11 @@ async fn read_within(
         while data.has_remaining() {
             let step = data.split_to(STEP_BYTES.min(data.len()));
             reading.take(&step)?;
-            tokio::task::consume_budget().await;
+            let held = reading.gathered().map_or(0, |gathered| gathered.bytes.len());
+            if held - turn >= TURN_BYTES {
+                turn = held;
+                tokio::task::yield_now().await;
+            }
         }
     }
     reading.end()
@@ -289,16 +296,19 @@ impl Reading {
         Ok(gathered.finish())
     }
 
+    fn gathered(&self) -> Option<&Gathered> {
+        match self {
+            Reading::Plain(gathered) | Reading::Undecided(gathered) => Some(gathered),
+            Reading::Gzip(decoder) => Some(decoder.get_ref()),
+            Reading::Zlib(decoder) => Some(decoder.get_ref()),
+            Reading::Bare(decoder) => Some(decoder.get_ref()),
+            Reading::Zstd(decoder) => Some(decoder.get_ref()),
+            Reading::Gone => None,
+        }
+    }
+
     fn refusal(&self, error: &io::Error) -> ServeError {
-        let gathered = match self {
-            Reading::Plain(gathered) | Reading::Undecided(gathered) => gathered,
-            Reading::Gzip(decoder) => decoder.get_ref(),
-            Reading::Zlib(decoder) => decoder.get_ref(),
-            Reading::Bare(decoder) => decoder.get_ref(),
-            Reading::Zstd(decoder) => decoder.get_ref(),
-            Reading::Gone => return broken(error),
-        };
-        gathered.refusal(error)
+        self.gathered().map_or_else(|| broken(error), |gathered| gathered.refusal(error))
     }
 }
 
