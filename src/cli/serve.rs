@@ -59,7 +59,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<Outcome, CliError> {
     }
     let catalog = catalog(&config, &store)?;
     warn_of_queries(&catalog);
-    let feed = StoreFeed::new(store.clone(), catalog, &FeedOptions::default())?;
+    let feed = StoreFeed::new(store.clone(), catalog, &feed_options(&config))?;
     let app = App::new(Arc::new(feed.clone()), config.serve.clone())?;
     let live = Live::new(app, Some(probe(&store)));
     take_posts(&live, &feed.catalog(), &store)?;
@@ -73,6 +73,14 @@ pub(super) fn run(args: &ServeArgs) -> Result<Outcome, CliError> {
         }
     })?;
     Ok(Outcome::Done)
+}
+
+fn feed_options(config: &Config) -> FeedOptions {
+    FeedOptions {
+        match_index_bytes: config.cache.matches,
+        rendered_bytes: config.cache.rendered,
+        ..FeedOptions::default()
+    }
 }
 
 /// Opens the inbox once there is a collection that needs it.
@@ -149,6 +157,9 @@ impl Reloader {
         if config.store != self.started.store {
             fixed.push("store");
             config.store.clone_from(&self.started.store);
+        }
+        if config.cache != self.started.cache {
+            fixed.push("cache");
         }
         if config.log != self.started.log {
             fixed.push("log");

@@ -34,6 +34,8 @@ pub struct Config {
     pub store: StoreOptions,
     /// What holds for all collections.
     pub feed: FeedOptions,
+    /// Memory that makes answers quick.
+    pub cache: CacheOptions,
     /// What collections have that do not say otherwise; those in `collections` have it already.
     pub defaults: CollectionDefaults,
     /// The collections; none configured is for the caller to fill.
@@ -42,6 +44,15 @@ pub struct Config {
     pub log: LogOptions,
     /// Names of the environment variables that were laid over the file.
     pub variables: Vec<String>,
+}
+
+/// Memory that makes answers quick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheOptions {
+    /// For which rows of a segment a query matches, in bytes.
+    pub matches: usize,
+    /// For pieces of pages that are asked for again and again, in bytes.
+    pub rendered: usize,
 }
 
 /// Where records live and what is fixed when the store is made.
@@ -55,6 +66,13 @@ pub struct StoreOptions {
     pub history: Duration,
     /// How ids of observables are made; `None`: what the store has, or the standard's.
     pub id_scheme: Option<IdScheme>,
+}
+
+impl Default for CacheOptions {
+    fn default() -> Self {
+        let feed = crate::feed::FeedOptions::default();
+        Self { matches: feed.match_index_bytes, rendered: feed.rendered_bytes }
+    }
 }
 
 impl Default for StoreOptions {

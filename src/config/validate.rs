@@ -11,7 +11,9 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::config::raw::{Located, Problems, Section, Tree, nearest};
-use crate::config::{CollectionDefaults, Config, LogFormat, LogLevel, LogOptions, Place, Problem, StoreOptions};
+use crate::config::{
+    CacheOptions, CollectionDefaults, Config, LogFormat, LogLevel, LogOptions, Place, Problem, StoreOptions,
+};
 use crate::feed::collection::{Access, CollectionSpec, Options as FeedOptions, QueryText, Relationships};
 use crate::model::ids::IdScheme;
 use crate::model::kind::StixType;
@@ -37,6 +39,8 @@ const MAX_URL_BYTES: u64 = 65_000;
 const MAX_HEADERS_BYTES: u64 = 1 << 20;
 /// Most values in a `match` parameter; no URL holds more.
 const MAX_MATCH_VALUES: u64 = 65_000;
+/// Most memory for a cache.
+const MAX_CACHE_BYTES: u64 = 1 << 40;
 /// Largest body, and most memory for bodies.
 const MAX_BODY_BYTES: u64 = 1 << 40;
 
@@ -56,6 +60,7 @@ pub(super) fn validate(tree: &Tree, folder: &Path) -> (Config, Vec<Problem>) {
     let auth = reader.auth(root.section("auth"), &store);
     let (tls, hsts) = reader.tls(root.section("tls"));
     let limits = reader.limits(root.section("limits"));
+    let cache = reader.cache(root.section("cache"));
     let (log, audit) = reader.log(root.section("log"));
     let mut collections: Vec<Located<CollectionSpec>> = root
         .sections("collection")
@@ -89,7 +94,8 @@ pub(super) fn validate(tree: &Tree, folder: &Path) -> (Config, Vec<Problem>) {
     root.finish();
 
     let collections = collections.into_iter().map(value).collect();
-    let config = Config { file: None, variables: Vec::new(), serve, store, feed, defaults: shared, collections, log };
+    let config =
+        Config { file: None, variables: Vec::new(), serve, store, feed, cache, defaults: shared, collections, log };
     (config, problems.into_sorted())
 }
 
@@ -404,6 +410,20 @@ impl Reader<'_> {
             (None, None) => None,
         };
         (files, hsts.is_some())
+    }
+
+    fn cache(&self, mut section: Section<'_>) -> CacheOptions {
+        let defaults = CacheOptions::default();
+        let mut bytes = |key, default| {
+            let given = section.count(key, MAX_CACHE_BYTES);
+            given.and_then(|given| usize::try_from(given.value).ok()).unwrap_or(default)
+        };
+        let cache = CacheOptions {
+            matches: bytes("matches_bytes", defaults.matches),
+            rendered: bytes("rendered_bytes", defaults.rendered),
+        };
+        section.finish();
+        cache
     }
 
     fn limits(&self, mut section: Section<'_>) -> Limits {

@@ -34,6 +34,18 @@ pub enum Shape {
     Versions,
 }
 
+/// How the bytes of a body are packed for the way (RFC 9110 §8.4.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Coding {
+    /// Not at all.
+    #[default]
+    Identity,
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+}
+
 /// Which versions of an object a page takes (`match[version]`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Versions {
@@ -103,6 +115,8 @@ pub struct PageRequest {
     pub range: Option<ItemRange>,
     /// Count everything that fits the filters, for [`Page::total`].
     pub wants_total: bool,
+    /// How a body in pieces is to be packed.
+    pub coding: Coding,
 }
 
 /// Items by number, counted from 0.
@@ -128,6 +142,10 @@ pub struct Page {
     pub objects: u64,
     /// Items that fit the filters, on all pages; only when asked for.
     pub total: Option<u64>,
+    /// Names what the page says: equal tags, equal objects under equal headers, however packed (RFC 9110 §8.8.3, weak).
+    pub tag: u64,
+    /// How the body is packed.
+    pub coding: Coding,
     /// The resource, framing included.
     pub body: Body,
 }

@@ -3,6 +3,7 @@
 //! The log never has a relationship before its ends, and brings it again behind an end that changes; so which rows are complete can be
 //! told from the ends' own rows. Where the ends lie is the same for every collection, and kept per version of the store.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -65,21 +66,52 @@ struct Edges {
 
 /// What decides on the ends.
 #[derive(Debug)]
-pub(crate) struct Ends<'a> {
+pub(crate) struct Ends {
     /// The records of the collection.
-    pub(crate) records: &'a Records,
+    pub(crate) records: Records,
     /// Must hold for them as well; names the instant it is asked for.
-    pub(crate) clocked: Option<&'a Predicate>,
+    pub(crate) clocked: Option<Predicate>,
     /// Holds for records that the collection serves as `indicator`.
-    pub(crate) as_indicator: &'a Predicate,
+    pub(crate) as_indicator: Predicate,
     /// Holds for relationship rows that the collection may serve.
-    pub(crate) servable: &'a Predicate,
+    pub(crate) servable: Predicate,
     /// Whether withdrawn ones count.
     pub(crate) revoked: bool,
 }
 
 /// Complete relationships of a collection, by segment; segments without any are absent.
 pub(crate) type Complete = HashMap<usize, Arc<RoaringBitmap>>;
+
+/// The relationships of a collection in one version of the store, worked out when the first is met: most pages end before.
+#[derive(Debug)]
+pub(crate) struct Related<'a> {
+    edges: &'a EdgeIndex,
+    index: &'a MatchIndex,
+    snapshot: &'a Snapshot,
+    /// `None`: the request gets none.
+    ends: Option<Ends>,
+    complete: OnceCell<Arc<Complete>>,
+}
+
+impl<'a> Related<'a> {
+    pub(crate) fn new(edges: &'a EdgeIndex, index: &'a MatchIndex, snapshot: &'a Snapshot, ends: Option<Ends>) -> Self {
+        Related { edges, index, snapshot, ends, complete: OnceCell::new() }
+    }
+
+    /// Those in a segment, by its place. Runs on the calling pool.
+    pub(crate) fn of_segment(&self, place: usize) -> Result<Option<&Arc<RoaringBitmap>>, StoreError> {
+        let holds_some = self.snapshot.segments().get(place).is_some_and(|view| view.segment.has_edges());
+        let Some(ends) = self.ends.as_ref().filter(|_| holds_some) else { return Ok(None) };
+        let complete = match self.complete.get() {
+            Some(complete) => complete,
+            None => {
+                let complete = self.edges.complete(self.snapshot, self.index, ends)?;
+                self.complete.get_or_init(|| complete)
+            }
+        };
+        Ok(complete.get(&place))
+    }
+}
 
 /// Version of the store, conditions, whether withdrawn ones count.
 type MembershipKey = (u64, [Option<Arc<str>>; 4], bool);
@@ -110,10 +142,10 @@ impl EdgeIndex {
         &self,
         snapshot: &Snapshot,
         index: &MatchIndex,
-        ends: &Ends<'_>,
+        ends: &Ends,
     ) -> Result<Arc<Complete>, StoreError> {
         let [clocked, as_indicator, servable] =
-            [ends.clocked, Some(ends.as_indicator), Some(ends.servable)].map(|one| one.map(Predicate::key));
+            [ends.clocked.as_ref(), Some(&ends.as_indicator), Some(&ends.servable)].map(|one| one.map(Predicate::key));
         let conditions = [Some(ends.records.key()), clocked, as_indicator, servable];
         let key = (snapshot.version(), conditions, ends.revoked);
         if let Some(complete) = self.complete.lock().get(&key) {
@@ -222,7 +254,7 @@ impl Edges {
         Ok(Edges { segments, places })
     }
 
-    fn complete(&self, snapshot: &Snapshot, index: &MatchIndex, ends: &Ends<'_>) -> Result<Complete, StoreError> {
+    fn complete(&self, snapshot: &Snapshot, index: &MatchIndex, ends: &Ends) -> Result<Complete, StoreError> {
         // Only segments that hold an end are looked at.
         let mut wanted: HashMap<u32, RoaringBitmap> = HashMap::new();
         for (segment, row) in &self.places {
@@ -235,10 +267,10 @@ impl Edges {
                 Rows::All => wanted,
                 Rows::Some(rows) => wanted & &*rows,
             };
-            if let Some(clocked) = ends.clocked {
+            if let Some(clocked) = &ends.clocked {
                 rows = holding(view, clocked, &rows)?;
             }
-            members.insert(segment, (rows, index.rows(&view.segment, ends.as_indicator)?));
+            members.insert(segment, (rows, index.rows(&view.segment, &ends.as_indicator)?));
         }
         let is_member = |end: &End| {
             let places = self.places.get(end.places.start as usize..end.places.end as usize).unwrap_or_default();
@@ -256,7 +288,7 @@ impl Edges {
         let mut complete = Complete::new();
         for (position, edges) in &self.segments {
             let Some(view) = snapshot.segments().get(*position) else { continue };
-            let servable = index.rows(&view.segment, ends.servable)?;
+            let servable = index.rows(&view.segment, &ends.servable)?;
             let rows: RoaringBitmap = edges
                 .iter()
                 .filter(|edge| ends.revoked || !edge.revoked)

@@ -7,6 +7,8 @@
 pub mod api;
 pub mod collection;
 
+mod cache;
+mod coding;
 mod cursor;
 mod edges;
 mod matching;

@@ -16,10 +16,11 @@ use roaring::RoaringBitmap;
 use tokio::sync::Semaphore;
 use twox_hash::XxHash3_64;
 
-use crate::feed::api::{Body, Feed, FeedError, Filters, Page, PageRequest, Shape, Versions};
+use crate::feed::api::{Body, Coding, Feed, FeedError, Filters, Page, PageRequest, Shape, Versions};
+use crate::feed::cache::SliceCache;
 use crate::feed::collection::{Catalog, Collection};
 use crate::feed::cursor::{self, Cursor};
-use crate::feed::edges::{self, Complete, EdgeIndex, Ends};
+use crate::feed::edges::{self, EdgeIndex, Ends, Related};
 use crate::feed::matching::{MatchIndex, Posted, Predicate, Records};
 use crate::feed::plan::{Forms, Plan, Scope};
 use crate::feed::stream::{self, Job};
@@ -43,13 +44,15 @@ pub struct FeedOptions {
     pub threads: usize,
     /// Memory for match bitmaps.
     pub match_index_bytes: usize,
+    /// Memory for rendered slices that are asked for again and again.
+    pub rendered_bytes: usize,
     /// Slices of about a thousand objects that may be rendered ahead, over all requests.
     pub slices_ahead: usize,
 }
 
 impl Default for FeedOptions {
     fn default() -> Self {
-        FeedOptions { threads: 0, match_index_bytes: 256 << 20, slices_ahead: 64 }
+        FeedOptions { threads: 0, match_index_bytes: 256 << 20, rendered_bytes: 128 << 20, slices_ahead: 64 }
     }
 }
 
@@ -65,6 +68,7 @@ struct Shared {
     pool: CpuPool,
     buffers: BufferPool,
     ahead: Arc<Semaphore>,
+    cache: Arc<SliceCache>,
     index: MatchIndex,
     edges: EdgeIndex,
     /// Holds for native objects and relationships, which are served as they came.
@@ -127,6 +131,7 @@ impl StoreFeed {
                 buffers: BufferPool::new(options.slices_ahead + pool.threads(), 8 << 20),
                 pool,
                 ahead: Arc::new(Semaphore::new(options.slices_ahead)),
+                cache: Arc::new(SliceCache::new(options.rendered_bytes)),
                 index: MatchIndex::new(options.match_index_bytes),
                 predicates: Mutex::new(LruCache::new(NonZeroUsize::MIN.saturating_add(PREDICATES - 1))),
                 context,
@@ -168,6 +173,8 @@ impl Feed for StoreFeed {
 struct Planned {
     plan: Plan,
     options: RenderOptions,
+    coding: Coding,
+    tag: u64,
     total: Option<u64>,
     next: Option<String>,
     /// Where a client stands when the page is empty.
@@ -229,13 +236,20 @@ impl Shared {
             cursor.encode(&self.cursor_key)
         });
         let resume = walk.after.filter(|_| request.next.is_some());
-        Ok(Planned { plan, options: walk.options, total, next, resume })
+        let mut tag = XxHash3_64::default();
+        // Another version of the program may write the same rows differently.
+        (env!("CARGO_PKG_VERSION"), &walk.form, shape, &next, total, resume, plan.more).hash(&mut tag);
+        std::mem::discriminant(&collection.empty_objects).hash(&mut tag);
+        for part in &plan.parts {
+            (part.view.segment.id(), &part.ranges).hash(&mut tag);
+        }
+        Ok(Planned { plan, options: walk.options, coding: request.coding, tag: tag.finish(), total, next, resume })
     }
 
     fn scope<'a>(
         &'a self,
         walk: &'a Walk,
-        prepared: &'a Prepared,
+        prepared: &'a Prepared<'a>,
         versions: &'a Versions,
         only: Option<&'a HashMap<usize, RoaringBitmap>>,
     ) -> Scope<'a> {
@@ -314,7 +328,7 @@ impl Shared {
         })
     }
 
-    fn prepare(&self, collection: &Collection, walk: &Walk) -> Result<Prepared, FeedError> {
+    fn prepare<'a>(&'a self, collection: &Collection, walk: &'a Walk) -> Result<Prepared<'a>, FeedError> {
         // Spelling a condition out takes longer than finding it by what it is made of.
         let named = |part: &str| format!("{}\0{part}", walk.form);
         let condition = self.predicate(named("base"), || served(collection, &walk.options))?;
@@ -349,19 +363,19 @@ impl Shared {
         };
         let base = Records::new(condition, posted);
         let none = collection.inbox || collection.relationships.left_out;
-        let edges = if none || !edges::needed(&walk.snapshot, walk.after) {
-            Arc::default()
+        let ends = if none || !edges::needed(&walk.snapshot, walk.after) {
+            None
         } else {
             let as_indicator = || of_types(&walk.options, &[StixType::Indicator.as_str().to_owned()]);
-            let ends = Ends {
-                records: &base,
-                clocked: clocked.as_ref(),
-                as_indicator: &self.predicate(named("as indicator"), as_indicator)?,
-                servable: &self.predicate(named("relationships"), || servable_edges(&walk.options))?,
+            Some(Ends {
+                records: base.clone(),
+                clocked: clocked.clone(),
+                as_indicator: self.predicate(named("as indicator"), as_indicator)?,
+                servable: self.predicate(named("relationships"), || servable_edges(&walk.options))?,
                 revoked: collection.relationships.revoked.unwrap_or(walk.options.profile == Profile::Standard),
-            };
-            self.edges.complete(&walk.snapshot, &self.index, &ends).map_err(unreadable)?
+            })
         };
+        let edges = Related::new(&self.edges, &self.index, &walk.snapshot, ends);
         let exact = match &walk.filters.versions {
             Versions::Some { exact, .. } => {
                 Some(Predicate::compile(&self.context, &of_versions(&walk.options, exact))?)
@@ -382,7 +396,7 @@ impl Shared {
     }
 
     fn start(&self, collection: &Collection, shape: Shape, planned: Planned) -> Page {
-        let Planned { plan, options, total, next, resume } = planned;
+        let Planned { plan, options, coding, tag, total, next, resume } = planned;
         let frame = Frame {
             list: match shape {
                 Shape::Objects => envelope::List::Objects,
@@ -395,23 +409,25 @@ impl Shared {
         };
         let head = envelope::Head { more: plan.more, next: next.as_deref(), bundle: *uuid::Uuid::new_v4().as_bytes() };
         let mut bytes = Vec::with_capacity(1_024);
-        let body = if plan.rows == 0 {
+        let (body, coding) = if plan.rows == 0 {
             frame.whole_without_objects(head, &mut bytes);
-            Body::Whole(bytes.into())
+            (Body::Whole(bytes.into()), Coding::Identity)
         } else {
             frame.open(head, &mut bytes);
             let mut tail = Vec::new();
             frame.close(&mut tail);
             let job = Job {
                 shape,
-                options,
+                options: Arc::new(options),
+                coding,
                 head: bytes.into(),
                 tail: Bytes::from(tail),
                 pool: self.pool.clone(),
                 buffers: self.buffers.clone(),
+                cache: Arc::clone(&self.cache),
                 ahead: Arc::clone(&self.ahead),
             };
-            Body::Stream(stream::body(job, plan.parts))
+            (Body::Stream(stream::body(job, plan.parts)), coding)
         };
         Page {
             first: plan.first.or(resume),
@@ -419,6 +435,8 @@ impl Shared {
             more: plan.more,
             objects: plan.rows,
             total,
+            tag,
+            coding,
             body,
         }
     }
@@ -440,18 +458,18 @@ impl Shared {
     }
 }
 
-struct Prepared {
+struct Prepared<'a> {
     /// Records and definitions.
     base: Records,
     /// Relationships.
-    edges: Arc<Complete>,
+    edges: Related<'a>,
     filters: Vec<Predicate>,
     clocked: Option<Predicate>,
     exact: Option<Predicate>,
     forms: Forms,
 }
 
-impl Prepared {
+impl Prepared<'_> {
     /// The rows of the ids asked for, by segment; `None` when no id was asked for.
     fn only(&self, walk: &Walk, object: Option<&str>) -> Result<Option<HashMap<usize, RoaringBitmap>>, FeedError> {
         let ids = match object {
@@ -466,8 +484,10 @@ impl Prepared {
                 named.extend(walk.snapshot.rows_of_id(&own).map_err(unreadable)?);
             }
             // A relationship is in the collection, or not, with all of its versions.
-            let is_edge =
-                named.iter().any(|(segment, row)| self.edges.get(segment).is_some_and(|rows| rows.contains(*row)));
+            let mut is_edge = false;
+            for (segment, row) in &named {
+                is_edge |= self.edges.of_segment(*segment).map_err(unreadable)?.is_some_and(|rows| rows.contains(*row));
+            }
             for (segment, row) in named {
                 if served_as(&walk.snapshot, segment, row, &walk.options, id)?
                     && (is_edge || self.is_record(&walk.snapshot, segment, row)?)

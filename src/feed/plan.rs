@@ -11,7 +11,7 @@ use arrow::util::bit_iterator::BitIndexIterator;
 use roaring::RoaringBitmap;
 
 use crate::feed::api::Versions;
-use crate::feed::edges::Complete;
+use crate::feed::edges::Related;
 use crate::feed::matching::{MatchIndex, Predicate, Records, Rows};
 use crate::model::schema::column;
 use crate::model::time::Timestamp;
@@ -28,7 +28,7 @@ pub(crate) struct Scope<'a> {
     /// Records and definitions of the collection.
     pub(crate) base: &'a Records,
     /// Its relationships.
-    pub(crate) edges: &'a Complete,
+    pub(crate) edges: &'a Related<'a>,
     /// Holds for relationships, of any collection and version.
     pub(crate) is_edge: &'a Predicate,
     /// Holds for native objects and relationships.
@@ -271,7 +271,7 @@ fn fixed_rows(scope: &Scope<'_>, position: usize, view: &SegmentView) -> Result<
         return Ok(Rows::Some(Arc::new(only.get(&position).cloned().unwrap_or_default())));
     }
     let mut rows = scope.base.rows(scope.index, &view.segment)?;
-    if let Some(edges) = scope.edges.get(&position) {
+    if let Some(edges) = scope.edges.of_segment(position)? {
         rows = rows.union(edges);
     }
     for predicate in scope.filters {

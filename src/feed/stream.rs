@@ -4,6 +4,7 @@
 //! may always have one slice in work or waiting; further ones are rendered ahead only while permits are left. So a reader that
 //! does not read holds one slice, a lone fast reader has every core, and memory is at most
 //! `(requests + permits) × slice`, whatever the page size. A client that leaves drops the stream, and with it the work.
+//! Slices asked for again and again come from the cache, packed as they are sent.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -15,42 +16,50 @@ use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::feed::api::{FeedError, Shape};
+use crate::feed::api::{Coding, FeedError, Shape};
+use crate::feed::cache::{Slice, SliceCache, SliceKey};
+use crate::feed::coding::{self, Packing};
 use crate::feed::matching::Rows;
 use crate::feed::plan::Part;
 use crate::model::kind::StixType;
 use crate::render::{self, RenderOptions, Rendered};
-use crate::runtime::{BufferPool, CpuPool};
+use crate::runtime::{BufferPool, CpuPool, Filling};
 use crate::store::PAGE_ROWS;
 
 /// Rows rendered at a time.
 const SLICE_ROWS: u32 = PAGE_ROWS as u32;
+/// Data pages read at a time: scattered rows cost a page each, which is work for several cores.
+const SLICE_PAGES: u32 = 256;
 
 /// Everything a page's body needs.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) shape: Shape,
-    pub(crate) options: RenderOptions,
+    pub(crate) options: Arc<RenderOptions>,
+    pub(crate) coding: Coding,
     pub(crate) head: Bytes,
     pub(crate) tail: Bytes,
     pub(crate) pool: CpuPool,
     pub(crate) buffers: BufferPool,
+    pub(crate) cache: Arc<SliceCache>,
     pub(crate) ahead: Arc<Semaphore>,
 }
 
-/// One slice, rendered.
-struct Slice {
-    bytes: Bytes,
-    rendered: Rendered,
+/// One slice, and its place among those made ahead.
+struct Made {
+    slice: Slice,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-type Pending = BoxFuture<'static, Result<Slice, FeedError>>;
+type Pending = BoxFuture<'static, Result<Made, FeedError>>;
 
 struct State {
     job: Arc<Job>,
     slices: VecDeque<Part>,
     working: VecDeque<Pending>,
+    packing: Packing,
+    /// A slice that waits for the comma before it to be sent.
+    held: Option<Bytes>,
     written: u64,
     skipped: u64,
     step: Step,
@@ -67,47 +76,74 @@ enum Step {
 pub(crate) fn body(job: Job, parts: Vec<Part>) -> BoxStream<'static, Result<Bytes, FeedError>> {
     let mut slices = VecDeque::new();
     parts.into_iter().for_each(|part| cut(part, &mut slices));
-    let state =
-        State { job: Arc::new(job), slices, working: VecDeque::new(), written: 0, skipped: 0, step: Step::Head };
+    let state = State {
+        packing: Packing::new(job.coding),
+        job: Arc::new(job),
+        slices,
+        working: VecDeque::new(),
+        held: None,
+        written: 0,
+        skipped: 0,
+        step: Step::Head,
+    };
     stream::unfold(state, |mut state| async move { state.next().await.map(|item| (item, state)) }).fuse().boxed()
+}
+
+fn unpacked(source: std::io::Error) -> FeedError {
+    FeedError::Internal { what: "pack a page", source: Box::new(source) }
 }
 
 impl State {
     async fn next(&mut self) -> Option<Result<Bytes, FeedError>> {
-        match self.step {
+        let next = match self.step {
             Step::Head => {
                 self.step = Step::Objects;
                 self.start_work();
-                Some(Ok(self.job.head.clone()))
+                self.packing.open(&self.job.head).map_err(unpacked)
             }
-            Step::Done => None,
-            Step::Objects => loop {
-                self.start_work();
-                let Some(slice) = self.working.pop_front() else {
-                    self.step = Step::Done;
-                    if self.skipped > 0 {
-                        tracing::warn!(rows = self.skipped, "rows that cannot be rendered were left out of a page");
-                    }
-                    return Some(Ok(self.job.tail.clone()));
-                };
-                match slice.await {
-                    Ok(slice) => {
-                        self.skipped += slice.rendered.skipped as u64;
-                        if slice.rendered.written == 0 {
-                            continue;
-                        }
-                        let first = self.written == 0;
-                        self.written += slice.rendered.written as u64;
-                        // Slices begin with the comma that parts them from the one before.
-                        return Some(Ok(if first { slice.bytes.slice(1..) } else { slice.bytes }));
-                    }
-                    Err(error) => {
-                        self.step = Step::Done;
-                        self.working.clear();
-                        return Some(Err(error));
-                    }
+            Step::Done => return None,
+            Step::Objects => self.objects().await,
+        };
+        if next.is_err() {
+            self.step = Step::Done;
+            self.working.clear();
+        }
+        Some(next)
+    }
+
+    async fn objects(&mut self) -> Result<Bytes, FeedError> {
+        if let Some(held) = self.held.take() {
+            return Ok(held);
+        }
+        loop {
+            self.start_work();
+            let Some(slice) = self.working.pop_front() else {
+                self.step = Step::Done;
+                if self.skipped > 0 {
+                    tracing::warn!(rows = self.skipped, "rows that cannot be rendered were left out of a page");
                 }
-            },
+                let packing = std::mem::replace(&mut self.packing, Packing::new(Coding::Identity));
+                return packing.close(&self.job.tail).map_err(unpacked);
+            };
+            let Made { slice: Slice { packed, rendered }, _permit } = slice.await?;
+            self.skipped += rendered.skipped as u64;
+            if rendered.written == 0 {
+                continue;
+            }
+            let is_first = self.written == 0;
+            self.written += rendered.written as u64;
+            if self.job.coding == Coding::Identity {
+                // Slices begin with the comma that parts them from the one before.
+                return Ok(if is_first { packed.bytes.slice(1..) } else { packed.bytes });
+            }
+            if is_first {
+                self.packing.note(&packed);
+                return Ok(packed.bytes);
+            }
+            let comma = self.packing.between(b",").map_err(unpacked)?;
+            self.packing.note(&packed);
+            self.held = Some(packed.bytes);
+            return Ok(comma);
         }
     }
 
@@ -124,16 +160,26 @@ impl State {
             };
             let Some(part) = self.slices.pop_front() else { return };
             let job = Arc::clone(&self.job);
-            let pool = self.job.pool.clone();
+            let key = SliceKey {
+                segment: part.view.segment.id().into(),
+                ranges: part.ranges.clone(),
+                shape: job.shape,
+                coding: job.coding,
+                options: Arc::clone(&job.options),
+            };
+            if let Some(slice) = job.cache.get(&key) {
+                self.working.push_back(Box::pin(async { Ok(Made { slice, _permit: permit }) }));
+                continue;
+            }
+            let pool = job.pool.clone();
             // A spawned task starts at once; a bare future would wait until it is polled.
             let task = tokio::spawn(async move {
-                let done = pool.run(move || render_slice(&job, &part)).await;
+                let done = pool.run(move || slice(&job, &part, key)).await;
                 let failed = |source: crate::runtime::Unfinished| FeedError::Internal {
                     what: "render a page",
                     source: Box::new(source),
                 };
-                let (bytes, rendered) = done.map_err(failed)??;
-                Ok(Slice { bytes, rendered, _permit: permit })
+                Ok(Made { slice: done.map_err(failed)??, _permit: permit })
             });
             let task = AbortOnDrop(task);
             self.working.push_back(Box::pin(task.result()));
@@ -163,19 +209,22 @@ impl<T> AbortOnDrop<Result<T, FeedError>> {
 fn cut(part: Part, slices: &mut VecDeque<Part>) {
     let Part { view, ranges, natives } = part;
     let mut current: Vec<Range<u32>> = Vec::new();
-    let mut rows = 0;
+    let (mut rows, mut pages, mut last_page) = (0, 0, None);
     for mut range in ranges {
         while !range.is_empty() {
-            let to_page_end = SLICE_ROWS - range.start % SLICE_ROWS;
-            let take = to_page_end.min(range.len() as u32);
+            let page = range.start / SLICE_ROWS;
+            let take = (SLICE_ROWS - range.start % SLICE_ROWS).min(range.len() as u32);
             // A page boundary ends the slice once it is at least half full; scattered rows fill it up.
-            if rows + take > SLICE_ROWS {
+            if rows + take > SLICE_ROWS || (pages == SLICE_PAGES && last_page != Some(page)) {
                 slices.push_back(Part {
                     view: view.clone(),
                     ranges: std::mem::take(&mut current),
                     natives: natives.clone(),
                 });
-                rows = 0;
+                (rows, pages, last_page) = (0, 0, None);
+            }
+            if last_page != Some(page) {
+                (pages, last_page) = (pages + 1, Some(page));
             }
             current.push(range.start..range.start + take);
             rows += take;
@@ -187,8 +236,29 @@ fn cut(part: Part, slices: &mut VecDeque<Part>) {
     }
 }
 
+/// A slice as it is sent; kept if others asked for it as well.
+fn slice(job: &Job, part: &Part, key: SliceKey) -> Result<Slice, FeedError> {
+    let (plain, rendered) = render_slice(job, part)?;
+    let is_kept = rendered.written > 0 && job.cache.wants(&key);
+    let packed = match job.coding {
+        Coding::Identity if !is_kept => {
+            let plain = plain.freeze();
+            coding::Packed::plain(plain)
+        }
+        // What is kept is a copy: the buffer goes back to its pool.
+        Coding::Identity => coding::pack(Coding::Identity, plain.as_ref()).map_err(unpacked)?,
+        // The comma in front is for the stream to set.
+        coding => coding::pack(coding, plain.as_ref().get(1..).unwrap_or_default()).map_err(unpacked)?,
+    };
+    let slice = Slice { packed, rendered };
+    if is_kept {
+        job.cache.put(key, slice.clone());
+    }
+    Ok(slice)
+}
+
 /// Reads and renders one slice: every object with a comma before it.
-fn render_slice(job: &Job, part: &Part) -> Result<(Bytes, Rendered), FeedError> {
+fn render_slice(job: &Job, part: &Part) -> Result<(Filling, Rendered), FeedError> {
     let columns = columns_of(job.shape, &job.options, part);
     let unreadable = |source: crate::store::StoreError| FeedError::Store { what: "a page", source: Box::new(source) };
     let mut filling = job.buffers.take();
@@ -211,7 +281,7 @@ fn render_slice(job: &Job, part: &Part) -> Result<(Bytes, Rendered), FeedError> 
         total.written += rendered.written;
         total.skipped += rendered.skipped;
     }
-    Ok((filling.freeze(), total))
+    Ok((filling, total))
 }
 
 /// Only the columns that the types in this segment need; the documents of native objects only where the slice has some.

@@ -17,6 +17,7 @@ mod audit;
 pub mod auth;
 mod body;
 mod client;
+mod coding;
 mod collections;
 mod connection;
 mod cors;

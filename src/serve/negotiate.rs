@@ -178,7 +178,7 @@ fn range(text: &str) -> Option<Range> {
 }
 
 /// `0`–`1` with up to three decimals, in thousandths; more decimals are cut.
-fn parse_weight(text: &str) -> Option<u32> {
+pub(super) fn parse_weight(text: &str) -> Option<u32> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     if !matches!(whole, "0" | "1" | "") || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;

@@ -9,13 +9,15 @@ use std::time::Instant;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::header::{CONTENT_ENCODING, ETAG, IF_NONE_MATCH};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 
-use crate::feed::api::{self, FeedError, ItemRange, PageRequest, Profile, Shape, StixVersion};
+use crate::feed::api::{self, Coding, FeedError, ItemRange, PageRequest, Profile, Shape, StixVersion};
 use crate::model::time::Timestamp;
 use crate::serve::audit::{Action, Deed};
+use crate::serve::coding::accepted;
 use crate::serve::error::{ServeError, cut};
 use crate::serve::observe::Numbered;
 use crate::serve::parameters::{self, Rules, Target};
@@ -133,6 +135,7 @@ async fn allowed_page(
     let asked = if by_number { range::asked(&http.headers, style.profile)? } else { None };
     request.range = asked.map(|asked| asked.items(collection.page_size));
     request.wants_total = by_number;
+    request.coding = accepted(&http.headers);
     if request.limit == Some(0) {
         // The original's clients may ask for nothing.
         let nothing = if shape == Shape::Versions { "{\"versions\":[]}\n" } else { "{\"objects\":[]}\n" };
@@ -166,7 +169,26 @@ async fn allowed_page(
             response.headers_mut().insert(name, value);
         }
     }
-    *response.body_mut() = body(page.body).await?;
+    // Weak: the same page may come packed in several ways, and a bundle has a new id each time.
+    let tag = format!("W/\"{:016x}\"", page.tag);
+    let is_known = is_known(&http.headers, &tag);
+    if let Ok(tag) = HeaderValue::try_from(tag) {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    if is_known {
+        deed.objects = 0;
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    } else {
+        let packed = match page.coding {
+            Coding::Identity => None,
+            Coding::Gzip => Some("gzip"),
+            Coding::Zstd => Some("zstd"),
+        };
+        if let Some(name) = packed {
+            response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static(name));
+        }
+        *response.body_mut() = body(page.body).await?;
+    }
     if style.profile == Profile::Xsoar {
         tell_query_time(&mut response, started);
     }
@@ -175,6 +197,13 @@ async fn allowed_page(
 
 fn style(request: &Request) -> Result<Style, ServeError> {
     request.extensions().get().copied().ok_or(ServeError::Internal { what: "a request without its style" })
+}
+
+/// Whether the client has what a tag names (RFC 9110 §13.1.2).
+fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    let given = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    given.flat_map(|value| value.split(',')).any(|given| given.trim() == "*" || opaque(given) == opaque(tag))
 }
 
 fn tell_query_time(response: &mut Response, started: Instant) {

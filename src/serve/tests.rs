@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tower::ServiceExt;
 
-use crate::feed::api::{Body, Feed, FeedError, ItemRange, Page, PageRequest, Profile, Shape, Versions};
+use crate::feed::api::{Body, Coding, Feed, FeedError, ItemRange, Page, PageRequest, Profile, Shape, Versions};
 use crate::feed::collection::{Catalog, Collection, CollectionSpec, Options as FeedOptions, QueryText};
 use crate::model::ids::{IdScheme, IdSpace};
 use crate::model::time::Timestamp;
@@ -89,9 +89,26 @@ impl Feed for Fake {
         self.asked.lock().push((collection.title.clone(), shape, request.clone()));
         let whole = |body: &'static str| Body::Whole(Bytes::from_static(body.as_bytes()));
         let at = |text: &str| Timestamp::parse(text).ok();
-        let full = |body| Page { first: at(FIRST), last: at(LAST), more: false, objects: 2, total: None, body };
-        let empty =
-            Page { first: None, last: None, more: false, objects: 0, total: None, body: whole(r#"{"more":false}"#) };
+        let full = |body| Page {
+            first: at(FIRST),
+            last: at(LAST),
+            more: false,
+            objects: 2,
+            total: None,
+            tag: 7,
+            coding: Coding::Identity,
+            body,
+        };
+        let empty = Page {
+            first: None,
+            last: None,
+            more: false,
+            objects: 0,
+            total: None,
+            tag: 0,
+            coding: Coding::Identity,
+            body: whole(r#"{"more":false}"#),
+        };
         let secret = || -> crate::feed::api::Source { "/var/secret/segment.parquet: no such file".into() };
         let failure = || FeedError::Store { what: "a segment", source: secret() };
         match request.next.as_deref().or(request.object.as_deref()) {
@@ -144,7 +161,16 @@ fn numbered(request: &PageRequest) -> Result<Page, FeedError> {
     let at = |text: &str| Timestamp::parse(text).ok().filter(|_| objects > 0);
     let body = Body::Whole(Bytes::from(vec![b' '; usize::try_from(objects).expect("few") * 100]));
     let more = first + objects < total;
-    Ok(Page { first: at(FIRST), last: at(LAST), more, objects, total: Some(total), body })
+    Ok(Page {
+        first: at(FIRST),
+        last: at(LAST),
+        more,
+        objects,
+        total: Some(total),
+        tag: 7,
+        coding: Coding::Identity,
+        body,
+    })
 }
 
 pub(super) struct Server {
@@ -501,6 +527,7 @@ async fn the_feed_gets_what_was_asked() {
 async fn only_larger_bodies_are_compressed() {
     let server = server();
     for (path, encoding, expected) in [
+        ("objects/?next=large", "deflate", Some("deflate")),
         ("objects/?next=large", "gzip, deflate", Some("gzip")),
         ("objects/?next=large", "zstd", Some("zstd")),
         ("objects/?next=large", "identity", None),
@@ -510,6 +537,30 @@ async fn only_larger_bodies_are_compressed() {
         let headers = [("accept", TAXII_21), ("accept-encoding", encoding)];
         let answer = server.request("GET", &format!("{BASE}/{path}"), &headers).await;
         assert_eq!(answer.header("content-encoding"), expected, "{path} {encoding}");
+    }
+}
+
+/// RFC 9110 §13.1.2.
+#[tokio::test]
+async fn who_has_the_page_is_told_so() {
+    let server = server();
+    let path = format!("{BASE}/objects/");
+    let whole = server.request("GET", &path, &[("accept", TAXII_21)]).await;
+    let tag = whole.header("etag").expect("a tag").to_owned();
+    assert!(tag.starts_with("W/\""), "{tag}");
+    let strong = tag.trim_start_matches("W/").to_owned();
+    for (given, status) in [
+        (tag.clone(), 304),
+        (strong, 304),
+        (format!("\"other\", {tag}"), 304),
+        ("*".to_owned(), 304),
+        ("W/\"other\"".to_owned(), 200),
+    ] {
+        let answer = server.request("GET", &path, &[("accept", TAXII_21), ("if-none-match", &given)]).await;
+        assert_eq!(answer.status, status, "{given}");
+        assert_eq!(answer.header("etag"), Some(&*tag));
+        assert_eq!(answer.body.is_empty(), status == 304, "{given}");
+        assert_eq!(answer.header("x-taxii-date-added-last"), whole.header("x-taxii-date-added-last"));
     }
 }
 

@@ -2,10 +2,11 @@
 //! (TAXII 2.1 §3.5, design §2).
 
 use std::collections::BTreeMap;
+use std::io::Read;
 
 use proptest::prelude::*;
 use serde_json::json;
-use taxiway::feed::api::{FeedError, Filters, Given, PageRequest, Shape, Versions};
+use taxiway::feed::api::{Coding, FeedError, Filters, Given, PageRequest, Shape, Versions};
 use taxiway::model::time::Timestamp;
 use taxiway::store::{CompactOptions, Store};
 
@@ -355,4 +356,47 @@ fn cursors_are_held_to_their_walk() {
     assert!(matches!(other.request(Shape::Objects, foreign), Err(FeedError::BadCursor { .. })));
     // A consumer that comes from XSOAR sends a decimal offset (spec/xsoar-taxii2-server.md §2.9).
     assert_eq!(values(&all.page(None, Some("3"), Some(2)).objects), ["h3.example.com", "h4.example.com"]);
+}
+
+/// However often a page is asked for, and however it is packed, it says the same; what a commit leaves alone keeps its tag.
+#[test]
+fn packed_and_kept_pages_are_the_pages() {
+    let temp = temp_store();
+    for part in 0..2 {
+        let documents: Vec<_> = (0..2_500)
+            .map(|n| {
+                let tags = if n % 7 == 0 { &["rare"][..] } else { &[] };
+                indicator("Domain", &format!("h{}.example.com", part * 2_500 + n), 1, tags)
+            })
+            .collect();
+        import(&temp.store, &documents);
+    }
+    for query in ["", "tags:rare", "tags:none"] {
+        let feed = OneCollection::new(&temp.store, &spec("all", query));
+        for limit in [1, 1_000, 1_024, 5_000] {
+            let ask = |coding| feed.sent(PageRequest { limit: Some(limit), coding, ..PageRequest::default() });
+            let (plain, tag) = ask(Coding::Identity);
+            for round in 0..4 {
+                for coding in [Coding::Identity, Coding::Gzip, Coding::Zstd] {
+                    let (sent, own_tag) = ask(coding);
+                    let mut unpacked = Vec::new();
+                    match coding {
+                        // A page without objects is too small to be packed.
+                        _ if query == "tags:none" => unpacked = sent,
+                        Coding::Identity => unpacked = sent,
+                        Coding::Gzip => {
+                            flate2::read::GzDecoder::new(&sent[..]).read_to_end(&mut unpacked).unwrap();
+                        }
+                        Coding::Zstd => unpacked = zstd::stream::decode_all(&sent[..]).unwrap(),
+                    }
+                    assert_eq!(unpacked, plain, "{query} {limit} {coding:?} {round}");
+                    assert_eq!(own_tag, tag);
+                }
+            }
+        }
+        let whole = || feed.sent(PageRequest { limit: Some(10_000), ..PageRequest::default() }).1;
+        let before = whole();
+        import(&temp.store, &[indicator("Domain", &format!("new{}.example.com", query.len()), 1, &["other"])]);
+        assert_eq!(whole() == before, !query.is_empty(), "{query}");
+    }
 }

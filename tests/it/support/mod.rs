@@ -140,6 +140,15 @@ impl OneCollection {
         })
     }
 
+    /// A page as it is sent, and its tag.
+    pub(crate) fn sent(&self, request: PageRequest) -> (Vec<u8>, u64) {
+        self.runtime.block_on(async {
+            let page = self.feed.page(&self.collection, Shape::Objects, request).await.unwrap();
+            let tag = page.tag;
+            (body(page).await.unwrap(), tag)
+        })
+    }
+
     pub(crate) fn page(&self, after: Option<Timestamp>, next: Option<&str>, limit: Option<u64>) -> Pulled {
         let filters = Filters { added_after: after, ..Filters::default() };
         let given = Given { added_after: after.is_some(), ..Given::default() };
