@@ -66,6 +66,13 @@ impl Predicate {
         &self.columns
     }
 
+    /// The same for a batch with further columns.
+    pub(crate) fn matches_within(&self, batch: &RecordBatch) -> Result<BooleanArray, StoreError> {
+        let schema = batch.schema_ref();
+        let places: Result<Vec<usize>, _> = self.columns.iter().map(|name| schema.index_of(name)).collect();
+        self.matches(&batch.project(&places?)?)
+    }
+
     /// One bit a row; unknown counts as no.
     pub(crate) fn matches(&self, batch: &RecordBatch) -> Result<BooleanArray, StoreError> {
         let value = self.physical.evaluate(batch)?.into_array(batch.num_rows())?;

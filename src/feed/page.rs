@@ -489,10 +489,7 @@ impl Prepared<'_> {
                 is_edge |= self.edges.of_segment(*segment).map_err(unreadable)?.is_some_and(|rows| rows.contains(*row));
             }
             for (segment, row) in named {
-                if served_as(&walk.snapshot, segment, row, &walk.options, id)?
-                    && (is_edge || self.is_record(&walk.snapshot, segment, row)?)
-                    && self.passes(&walk.snapshot, segment, row)?
-                {
+                if self.serves(walk, segment, row, is_edge, id)? {
                     rows.entry(segment).or_default().insert(row);
                 }
             }
@@ -500,59 +497,33 @@ impl Prepared<'_> {
         Ok(Some(rows))
     }
 
-    /// Whether a row is a record or definition of the collection.
-    fn is_record(&self, snapshot: &Snapshot, segment: usize, row: u32) -> Result<bool, FeedError> {
-        let Some(view) = snapshot.segments().get(segment) else { return Ok(false) };
-        for (predicate, wanted) in self.base.conditions(&view.segment) {
-            if holds(snapshot, segment, row, predicate)? != wanted {
+    /// Whether a row is of the collection, passes the filters, and is served under exactly this id. Building bitmaps for that would
+    /// scan the segment.
+    fn serves(&self, walk: &Walk, segment: usize, row: u32, is_edge: bool, id: &str) -> Result<bool, FeedError> {
+        let Some(view) = walk.snapshot.segments().get(segment) else { return Ok(false) };
+        // A relationship is in the collection by its ends.
+        let of_collection = self.base.conditions(&view.segment).filter(|_| !is_edge);
+        let conditions: Vec<_> = of_collection.chain(self.filters.iter().map(|filter| (filter, true))).collect();
+        let mut columns = render::manifest_columns().to_vec();
+        columns.extend(conditions.iter().flat_map(|(condition, _)| condition.columns()));
+        for batch in view.segment.read(&[row..row + 1], &columns, 1).map_err(unreadable)? {
+            let batch = batch.map_err(unreadable)?;
+            let ids = render::Ids::bind(&batch, &walk.options)
+                .map_err(|source| FeedError::Internal { what: "read an id", source: Box::new(source) })?;
+            let mut text = Vec::with_capacity(64);
+            ids.write(0, &mut text);
+            if text != id.as_bytes() {
                 return Ok(false);
+            }
+            for (condition, wanted) in &conditions {
+                let holds = condition.matches_within(&batch).map_err(unreadable)?.true_count() > 0;
+                if holds != *wanted {
+                    return Ok(false);
+                }
             }
         }
         Ok(true)
     }
-
-    /// Whether a row passes the filters.
-    fn passes(&self, snapshot: &Snapshot, segment: usize, row: u32) -> Result<bool, FeedError> {
-        for filter in &self.filters {
-            if !holds(snapshot, segment, row, filter)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-}
-
-/// Whether the condition holds for one row: building a bitmap for it would scan the segment.
-fn holds(snapshot: &Snapshot, segment: usize, row: u32, predicate: &Predicate) -> Result<bool, FeedError> {
-    let Some(view) = snapshot.segments().get(segment) else { return Ok(false) };
-    let row = row..row + 1;
-    for batch in view.segment.read(std::slice::from_ref(&row), predicate.columns(), 1).map_err(unreadable)? {
-        let bits = predicate.matches(&batch.map_err(unreadable)?).map_err(unreadable)?;
-        if bits.true_count() == 0 {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// Whether a row is served under exactly this id in this collection.
-fn served_as(
-    snapshot: &Snapshot,
-    segment: usize,
-    row: u32,
-    options: &RenderOptions,
-    id: &str,
-) -> Result<bool, FeedError> {
-    let Some(view) = snapshot.segments().get(segment) else { return Ok(false) };
-    let mut text = Vec::with_capacity(64);
-    let columns = render::manifest_columns();
-    for batch in view.segment.read(std::slice::from_ref(&(row..row + 1)), columns, 1).map_err(unreadable)? {
-        let batch = batch.map_err(unreadable)?;
-        let ids = render::Ids::bind(&batch, options)
-            .map_err(|source| FeedError::Internal { what: "read an id", source: Box::new(source) })?;
-        ids.write(0, &mut text);
-    }
-    Ok(text == id.as_bytes())
 }
 
 fn unreadable(source: StoreError) -> FeedError {

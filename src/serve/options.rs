@@ -211,7 +211,7 @@ impl Default for Limits {
             connections_per_address: 1_000,
             requests_per_minute: None,
             body_bytes: 100 << 20,
-            bodies_bytes: 512 << 20,
+            bodies_bytes: 256 << 20,
             body_timeout: Duration::from_secs(300),
             url_bytes: 48 << 10,
             headers_bytes: 64 << 10,
