@@ -102,7 +102,7 @@ mod tests {
     fn key(segment: &str, row: u32) -> SliceKey {
         SliceKey {
             segment: segment.into(),
-            ranges: vec![row..row + 10],
+            ranges: std::iter::once(row..row + 10).collect(),
             shape: Shape::Objects,
             coding: Coding::Identity,
             options: Arc::default(),

@@ -506,7 +506,8 @@ impl Prepared<'_> {
         let conditions: Vec<_> = of_collection.chain(self.filters.iter().map(|filter| (filter, true))).collect();
         let mut columns = render::manifest_columns().to_vec();
         columns.extend(conditions.iter().flat_map(|(condition, _)| condition.columns()));
-        for batch in view.segment.read(&[row..row + 1], &columns, 1).map_err(unreadable)? {
+        let row = row..row + 1;
+        for batch in view.segment.read(std::slice::from_ref(&row), &columns, 1).map_err(unreadable)? {
             let batch = batch.map_err(unreadable)?;
             let ids = render::Ids::bind(&batch, &walk.options)
                 .map_err(|source| FeedError::Internal { what: "read an id", source: Box::new(source) })?;
