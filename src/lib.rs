@@ -18,6 +18,7 @@
 //!
 //! Data flows down this picture and modules import upwards only; `tests/it/tidy.rs` holds them to it.
 
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod feed;

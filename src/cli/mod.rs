@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, what was typed made into calls of the modules below.
 
+mod bench;
 mod check;
 mod collections;
 mod compact;
@@ -41,6 +42,7 @@ enum Command {
     Compact(compact::CompactArgs),
     User(user::UserArgs),
     Token(token::TokenArgs),
+    Bench(bench::BenchArgs),
     Config(config::ConfigArgs),
 }
 
@@ -77,6 +79,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Compact(args) => compact::run(&args),
         Command::User(args) => user::run(&args),
         Command::Token(args) => token::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Config(args) => config::run(&args).map(|()| Outcome::Done).map_err(Into::into),
     };
     match result {

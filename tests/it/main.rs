@@ -6,6 +6,7 @@
     reason = "tests and what they share fail by panicking"
 )]
 
+mod bench;
 mod cli;
 mod edge;
 mod edges;

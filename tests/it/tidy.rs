@@ -9,6 +9,7 @@ use crate::support::taxiway;
 fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     BTreeMap::from([
         ("model", vec![]),
+        ("bench", vec![]),
         ("runtime", vec![]),
         ("query", vec![]),
         ("render", vec![]),
@@ -18,7 +19,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("inbox", vec!["feed", "ingest", "store", "runtime"]),
         ("serve", vec!["feed", "inbox", "runtime"]),
         ("config", vec!["feed", "inbox", "serve", "store", "render", "query"]),
-        ("cli", vec!["config", "feed", "inbox", "ingest", "query", "render", "runtime", "serve", "store"]),
+        ("cli", vec!["bench", "config", "feed", "inbox", "ingest", "query", "render", "runtime", "serve", "store"]),
     ])
 }
 
