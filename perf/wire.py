@@ -24,8 +24,8 @@ class Answer:
 class Server:
     """One keep-alive connection. Nothing is parsed while the clock runs."""
 
-    def __init__(self, url, packed=False, authorization=None):
-        self.connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=600)
+    def __init__(self, url, packed=False, authorization=None, timeout=600):
+        self.connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=timeout)
         self.connection.connect()
         self.headers = {"Accept": MEDIA, "Accept-Encoding": "gzip" if packed else "identity"}
         if authorization:
@@ -43,6 +43,14 @@ class Server:
         if answer.status not in (200, 206):
             raise SystemExit(f"GET {target}: {answer.status} {body[:300]!r}")
         return Answer(answer.status, answer.headers, body, first_byte, seconds)
+
+    def post(self, path, body):
+        self.connection.request("POST", path, body, {**self.headers, "Content-Type": MEDIA})
+        answer = self.connection.getresponse()
+        said = answer.read()
+        if answer.status not in (200, 202):
+            raise SystemExit(f"POST {path}: {answer.status} {said[:300]!r}")
+        return json.loads(said)
 
     def collection(self, title):
         """Path of the collection of that title, with its last slash."""
