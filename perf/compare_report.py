@@ -239,7 +239,7 @@ def write(folder, facts):
         "## What they cannot do, and what was done about it",
         "",
         *(f"- {name}: {limit}." for name, limits in facts["limits"].items() for limit in limits),
-        f"- OpenTAXII is loaded by POSTs of 1,000 for at most {facts['load_seconds']} s; what is missing then is written straight "
+        f"- OpenTAXII is loaded by POSTs of 100 for at most {facts['load_seconds']} s; what is missing then is written straight "
         "into its tables, so that reading can be measured.",
         "- XSOAR: figures of its documentation, on a machine of its own; printed for comparison, not measured here.",
         *(f"- {line}." for line in facts["skipped"]),

@@ -22,7 +22,7 @@ from wire import MEDIA, Server
 HERE = Path(__file__).resolve().parent
 TICKS = os.sysconf("SC_CLK_TCK")
 # Objects that OpenTAXII gets with one POST.
-POSTED_AT_ONCE = 1000
+POSTED_AT_ONCE = 100
 
 
 class Failed(Exception):
@@ -241,7 +241,8 @@ class OpenTaxii(Peer):
         self.collection = made.strip().splitlines()[-1]
         self.start()
         envelope = json.loads(Path(objects).read_bytes())["objects"]
-        server, posted, started, cpu = self.connect(), 0, time.perf_counter(), self.cpu_seconds()
+        server = Server(self.url, timeout=max(self.limit, self.load_limit))
+        posted, started, cpu = 0, time.perf_counter(), self.cpu_seconds()
         while posted < len(envelope) and time.perf_counter() - started < self.load_limit:
             part = envelope[posted : posted + POSTED_AT_ONCE]
             server.post(f"{self.collection}objects/", json.dumps({"objects": part}).encode())
