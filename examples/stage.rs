@@ -20,7 +20,7 @@ use taxiway::store::{Store, StoreOptions};
 mod generate;
 
 const VALUES: usize = 10_000;
-const ROWS: u64 = 8_192;
+const ROWS: u32 = 8_192;
 const STAGES: &str = "id-indicator, id-observable, render-observables, render-indicators, render-indicators-20, \
                       render-indicators-xsoar";
 
@@ -58,9 +58,9 @@ fn render(rounds: u64, options: &RenderOptions) -> Result<u64, Box<dyn Error>> {
         license_id: Some("bench".to_owned()),
         ..StoreOptions::default()
     })?;
-    let generator = generate::Generator::new(generate::Options { span: ROWS, ..generate::Options::default() });
+    let generator = generate::Generator::new(generate::Options { span: ROWS.into(), ..generate::Options::default() });
     let mut text = Vec::new();
-    (0..ROWS).for_each(|index| generator.write(index, &mut text));
+    (0..u64::from(ROWS)).for_each(|index| generator.write(index, &mut text));
     let input = Input::from_reader("stage.ndjson", Some(text.len() as u64), Cursor::new(text))?;
     let mut importer = Importer::new(&store, false);
     decode(input, &DecodeOptions::new(Arc::clone(store.ids())), |parsed| importer.push(parsed).map(|_| ()))?;
@@ -68,8 +68,8 @@ fn render(rounds: u64, options: &RenderOptions) -> Result<u64, Box<dyn Error>> {
     let snapshot = store.snapshot()?;
     let columns = indicator_columns(options, None);
     let segment = &snapshot.segments().first().ok_or("nothing was imported")?.segment;
-    let rows = 0..segment.meta().rows.min(ROWS);
-    let items = rows.end;
+    let rows = 0..u32::try_from(segment.meta().rows)?.min(ROWS);
+    let items = rows.end.into();
     let batches = segment.read(std::slice::from_ref(&rows), &columns, 1_024)?.collect::<Result<Vec<_>, _>>()?;
     let mut out = Vec::new();
     let mut failed = None;

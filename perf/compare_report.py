@@ -45,7 +45,7 @@ class Results:
         if entry is None:
             return "-"
         if "cut" in entry:
-            return f"> {entry['cut']} s"
+            return f"> {entry['cut']} s ({seconds(entry.get('cpu_seconds'))} of CPU)"
         own = self.get("taxiway", count, what, page, packed)
         text = seconds(entry.get(key))
         if peer != "taxiway" and own and own.get(key):
@@ -220,6 +220,17 @@ def chart(facts):
     return "\n".join(out) + "\n"
 
 
+def busy(facts):
+    """A warning when others used the machine: a server that waits for its turn looks slow, and is cut off too early."""
+    if facts["load_before"] < 0.5 * int(facts["machine"].split()[0]):
+        return []
+    return [
+        f"**The machine was busy with something else**: load average {facts['load_before']} before the first measurement, "
+        f"{facts['load_most']} at most. Times and what was cut off are no measure of any server; of CPU seconds the ratios may serve.",
+        "",
+    ]
+
+
 def write(folder, facts):
     """Writes README.md and chart.svg; gives the text of the first."""
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
@@ -230,6 +241,7 @@ def write(folder, facts):
         f"Command: `{facts['command']}`, {facts['minutes']} minutes, limit {facts['seconds']} s a request. "
         "Raw numbers: `results.json`.",
         "",
+        *busy(facts),
         "![chart](chart.svg)",
         "",
         "×: how many times taxiway's; below 1 it is faster than taxiway. `> N s`: cut off there. `-`: cannot, or not tried. "

@@ -106,7 +106,7 @@ impl Search<'_> {
         let mut first_error = None;
         for place in places {
             match self.resource(&place, version).await {
-                Ok(resource) => return self.understand(place, resource).await,
+                Ok(resource) => return self.understand(&place, &resource).await,
                 Err(error @ (BenchError::Unauthorized { .. } | BenchError::Unreachable { .. })) => return Err(error),
                 Err(error) => _ = first_error.get_or_insert(error),
             }
@@ -118,13 +118,13 @@ impl Search<'_> {
         Err(first_error.unwrap_or_else(|| BenchError::NotTaxii { url: given.to_string() }))
     }
 
-    async fn understand(&mut self, url: Url, resource: Resource) -> Result<Vec<Collection>, BenchError> {
-        let Resource { value, version } = &resource;
+    async fn understand(&mut self, url: &Url, resource: &Resource) -> Result<Vec<Collection>, BenchError> {
+        let Resource { value, version } = resource;
         if let Some(roots) = value["api_roots"].as_array() {
             let mut found = Vec::new();
             let mut first_error = None;
             for root in roots.iter().filter_map(Value::as_str) {
-                match self.root(&url, root, *version).await {
+                match self.root(url, root, *version).await {
                     Ok(collections) => found.extend(collections),
                     Err(error) => _ = first_error.get_or_insert(error),
                 }
@@ -135,14 +135,13 @@ impl Search<'_> {
             };
         }
         if let Some(list) = value["collections"].as_array() {
-            return Ok(list.iter().filter_map(|entry| collection(&url, entry, *version)).collect());
+            return Ok(list.iter().filter_map(|entry| collection(url, entry, *version)).collect());
         }
         if value["can_read"].is_boolean() {
-            let entry = Collection { url: url.clone(), ..describe(url, value, *version) };
-            return Ok(vec![entry]);
+            return Ok(vec![describe(url.clone(), value, *version)]);
         }
         if value["versions"].is_array() || value["max_content_length"].is_number() {
-            return self.list(&url, *version).await;
+            return self.list(url, *version).await;
         }
         // A list without collections has no key for them.
         if url.path().ends_with("/collections/") {
@@ -180,7 +179,7 @@ impl Search<'_> {
         if let Ok(resource) = self.resource(&url, version).await
             && resource.value["can_read"].is_boolean()
         {
-            return self.understand(url, resource).await;
+            return self.understand(&url, &resource).await;
         }
         let mut first_error = None;
         for version in version.map_or(vec![Version::V21, Version::V20], |version| vec![version]) {
