@@ -15,6 +15,8 @@ mod matching;
 mod page;
 mod plan;
 mod stream;
+mod walk;
 
 pub use page::{FeedOptions, StoreFeed};
 pub(crate) use page::{selected, served};
+pub use walk::{RowWalk, Slice, Standpoint, WalkRequest, WalkRows, WalkedRows};

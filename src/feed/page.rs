@@ -62,12 +62,12 @@ pub struct StoreFeed {
     shared: Arc<Shared>,
 }
 
-struct Shared {
-    store: Store,
+pub(super) struct Shared {
+    pub(super) store: Store,
     catalog: RwLock<Arc<Catalog>>,
-    pool: CpuPool,
-    buffers: BufferPool,
-    ahead: Arc<Semaphore>,
+    pub(super) pool: CpuPool,
+    pub(super) buffers: BufferPool,
+    pub(super) ahead: Arc<Semaphore>,
     cache: Arc<SliceCache>,
     index: MatchIndex,
     edges: EdgeIndex,
@@ -86,16 +86,16 @@ impl std::fmt::Debug for StoreFeed {
 
 /// What a request comes down to, once its cursor is read.
 #[derive(Clone)]
-struct Walk {
-    snapshot: Arc<Snapshot>,
-    asked: Timestamp,
-    after: Option<Timestamp>,
-    skip: u64,
-    filters: Filters,
-    fingerprint: u64,
-    options: RenderOptions,
+pub(super) struct Walk {
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) asked: Timestamp,
+    pub(super) after: Option<Timestamp>,
+    pub(super) skip: u64,
+    pub(super) filters: Filters,
+    pub(super) fingerprint: u64,
+    pub(super) options: RenderOptions,
     /// Names collection, query and options.
-    form: String,
+    pub(super) form: String,
 }
 
 impl StoreFeed {
@@ -137,6 +137,10 @@ impl StoreFeed {
                 context,
             }),
         })
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// The store behind it.
@@ -246,7 +250,7 @@ impl Shared {
         Ok(Planned { plan, options: walk.options, coding: request.coding, tag: tag.finish(), total, next, resume })
     }
 
-    fn scope<'a>(
+    pub(super) fn scope<'a>(
         &'a self,
         walk: &'a Walk,
         prepared: &'a Prepared<'a>,
@@ -328,7 +332,7 @@ impl Shared {
         })
     }
 
-    fn prepare<'a>(&'a self, collection: &Collection, walk: &'a Walk) -> Result<Prepared<'a>, FeedError> {
+    pub(super) fn prepare<'a>(&'a self, collection: &Collection, walk: &'a Walk) -> Result<Prepared<'a>, FeedError> {
         // Spelling a condition out takes longer than finding it by what it is made of.
         let named = |part: &str| format!("{}\0{part}", walk.form);
         let condition = self.predicate(named("base"), || served(collection, &walk.options))?;
@@ -386,7 +390,7 @@ impl Shared {
         Ok(Prepared { base, edges, filters, clocked, exact, forms })
     }
 
-    fn predicate(&self, key: String, expr: impl FnOnce() -> Expr) -> Result<Predicate, FeedError> {
+    pub(super) fn predicate(&self, key: String, expr: impl FnOnce() -> Expr) -> Result<Predicate, FeedError> {
         if let Some(predicate) = self.predicates.lock().get(&key) {
             return Ok(predicate.clone());
         }
@@ -458,13 +462,13 @@ impl Shared {
     }
 }
 
-struct Prepared<'a> {
+pub(super) struct Prepared<'a> {
     /// Records and definitions.
     base: Records,
     /// Relationships.
     edges: Related<'a>,
-    filters: Vec<Predicate>,
-    clocked: Option<Predicate>,
+    pub(super) filters: Vec<Predicate>,
+    pub(super) clocked: Option<Predicate>,
     exact: Option<Predicate>,
     forms: Forms,
 }
@@ -527,12 +531,12 @@ impl Prepared<'_> {
     }
 }
 
-fn unreadable(source: StoreError) -> FeedError {
+pub(super) fn unreadable(source: StoreError) -> FeedError {
     FeedError::Store { what: "the store", source: Box::new(source) }
 }
 
 /// Names what the rows of a collection are and how they are written.
-fn form(collection: &Collection, options: &RenderOptions) -> String {
+pub(super) fn form(collection: &Collection, options: &RenderOptions) -> String {
     let mut hasher = XxHash3_64::default();
     options.hash(&mut hasher);
     format!("{}\0{}\0{:016x}", collection.id, collection.query_text, hasher.finish())

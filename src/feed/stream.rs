@@ -12,9 +12,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use crate::feed::api::{Coding, FeedError, Shape};
 use crate::feed::cache::{Slice, SliceCache, SliceKey};
@@ -23,7 +22,7 @@ use crate::feed::matching::Rows;
 use crate::feed::plan::Part;
 use crate::model::kind::StixType;
 use crate::render::{self, RenderOptions, Rendered};
-use crate::runtime::{BufferPool, CpuPool, Filling};
+use crate::runtime::{BufferPool, CpuPool, Filling, Ordered, Unfinished};
 use crate::store::PAGE_ROWS;
 
 /// Rows rendered at a time.
@@ -45,18 +44,10 @@ pub(crate) struct Job {
     pub(crate) ahead: Arc<Semaphore>,
 }
 
-/// One slice, and its place among those made ahead.
-struct Made {
-    slice: Slice,
-    _permit: Option<OwnedSemaphorePermit>,
-}
-
-type Pending = BoxFuture<'static, Result<Made, FeedError>>;
-
 struct State {
     job: Arc<Job>,
     slices: VecDeque<Part>,
-    working: VecDeque<Pending>,
+    working: Ordered<Keyed, Slice, FeedError>,
     packing: Packing,
     /// A slice that waits for the comma before it to be sent.
     held: Option<Bytes>,
@@ -72,15 +63,28 @@ enum Step {
     Done,
 }
 
+/// A slice to be made, and the name it may be kept under.
+type Keyed = (Part, SliceKey);
+
+impl From<Unfinished> for FeedError {
+    fn from(source: Unfinished) -> Self {
+        FeedError::Internal { what: "render a page", source: Box::new(source) }
+    }
+}
+
 /// The body of a page. Nothing follows an error.
 pub(crate) fn body(job: Job, parts: Vec<Part>) -> BoxStream<'static, Result<Bytes, FeedError>> {
     let mut slices = VecDeque::new();
-    parts.into_iter().for_each(|part| cut(part, &mut slices));
+    parts.into_iter().for_each(|part| cut(part, SLICE_ROWS, &mut |slice| slices.push_back(slice)));
+    let job = Arc::new(job);
+    let (making, cached) = (Arc::clone(&job), Arc::clone(&job.cache));
+    let working = Ordered::new(job.pool.clone(), Arc::clone(&job.ahead), move |(part, key)| slice(&making, &part, key))
+        .with_known(move |(_, key)| cached.get(key));
     let state = State {
         packing: Packing::new(job.coding),
-        job: Arc::new(job),
+        job,
         slices,
-        working: VecDeque::new(),
+        working,
         held: None,
         written: 0,
         skipped: 0,
@@ -98,7 +102,7 @@ impl State {
         let next = match self.step {
             Step::Head => {
                 self.step = Step::Objects;
-                self.start_work();
+                self.working.start(&mut keyed(&self.job, &mut self.slices));
                 self.packing.open(&self.job.head).map_err(unpacked)
             }
             Step::Done => return None,
@@ -106,7 +110,7 @@ impl State {
         };
         if next.is_err() {
             self.step = Step::Done;
-            self.working.clear();
+            self.working.stop();
         }
         Some(next)
     }
@@ -116,8 +120,7 @@ impl State {
             return Ok(held);
         }
         loop {
-            self.start_work();
-            let Some(slice) = self.working.pop_front() else {
+            let Some(made) = self.working.next(&mut keyed(&self.job, &mut self.slices)).await else {
                 self.step = Step::Done;
                 if self.skipped > 0 {
                     tracing::warn!(rows = self.skipped, "rows that cannot be rendered were left out of a page");
@@ -125,7 +128,7 @@ impl State {
                 let packing = std::mem::replace(&mut self.packing, Packing::new(Coding::Identity));
                 return packing.close(&self.job.tail).map_err(unpacked);
             };
-            let Made { slice: Slice { packed, rendered }, _permit } = slice.await?;
+            let Slice { packed, rendered } = made?;
             self.skipped += rendered.skipped as u64;
             if rendered.written == 0 {
                 continue;
@@ -146,67 +149,25 @@ impl State {
             return Ok(comma);
         }
     }
-
-    /// Keeps one slice in work, and as many ahead as cores and permits allow.
-    fn start_work(&mut self) {
-        while !self.slices.is_empty() && self.working.len() <= self.job.pool.threads() {
-            let permit = if self.working.is_empty() {
-                None
-            } else {
-                match Arc::clone(&self.job.ahead).try_acquire_owned() {
-                    Ok(permit) => Some(permit),
-                    Err(_) => return,
-                }
-            };
-            let Some(part) = self.slices.pop_front() else { return };
-            let job = Arc::clone(&self.job);
-            let key = SliceKey {
-                segment: part.view.segment.id().into(),
-                ranges: part.ranges.clone(),
-                shape: job.shape,
-                coding: job.coding,
-                options: Arc::clone(&job.options),
-            };
-            if let Some(slice) = job.cache.get(&key) {
-                self.working.push_back(Box::pin(async { Ok(Made { slice, _permit: permit }) }));
-                continue;
-            }
-            let pool = job.pool.clone();
-            // A spawned task starts at once; a bare future would wait until it is polled.
-            let task = tokio::spawn(async move {
-                let done = pool.run(move || slice(&job, &part, key)).await;
-                let failed = |source: crate::runtime::Unfinished| FeedError::Internal {
-                    what: "render a page",
-                    source: Box::new(source),
-                };
-                Ok(Made { slice: done.map_err(failed)??, _permit: permit })
-            });
-            let task = AbortOnDrop(task);
-            self.working.push_back(Box::pin(task.result()));
-        }
-    }
 }
 
-/// A task that ends with its owner, so that a client who leaves cancels the work.
-struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+/// The slices to come, each with its name.
+fn keyed<'a>(job: &'a Job, slices: &'a mut VecDeque<Part>) -> impl Iterator<Item = Keyed> {
+    std::iter::from_fn(|| {
+        let part = slices.pop_front()?;
+        let key = SliceKey {
+            segment: part.view.segment.id().into(),
+            ranges: part.ranges.clone(),
+            shape: job.shape,
+            coding: job.coding,
+            options: Arc::clone(&job.options),
+        };
+        Some((part, key))
+    })
 }
 
-impl<T> AbortOnDrop<Result<T, FeedError>> {
-    async fn result(mut self) -> Result<T, FeedError> {
-        match (&mut self.0).await {
-            Ok(result) => result,
-            Err(source) => Err(FeedError::Internal { what: "render a page", source: Box::new(source) }),
-        }
-    }
-}
-
-/// Cuts a part into slices that end where data pages end.
-fn cut(part: Part, slices: &mut VecDeque<Part>) {
+/// Cuts a part into slices of at most `slice_rows` rows, as many as whole data pages have, that end where data pages end.
+pub(crate) fn cut(part: Part, slice_rows: u32, each: &mut dyn FnMut(Part)) {
     let Part { view, ranges, natives } = part;
     let mut current: Vec<Range<u32>> = Vec::new();
     let (mut rows, mut pages, mut last_page) = (0, 0, None);
@@ -215,24 +176,23 @@ fn cut(part: Part, slices: &mut VecDeque<Part>) {
             let page = range.start / SLICE_ROWS;
             let take = (SLICE_ROWS - range.start % SLICE_ROWS).min(range.len() as u32);
             // A page boundary ends the slice once it is at least half full; scattered rows fill it up.
-            if rows + take > SLICE_ROWS || (pages == SLICE_PAGES && last_page != Some(page)) {
-                slices.push_back(Part {
-                    view: view.clone(),
-                    ranges: std::mem::take(&mut current),
-                    natives: natives.clone(),
-                });
+            if rows + take > slice_rows || (pages == SLICE_PAGES && last_page != Some(page)) {
+                each(Part { view: view.clone(), ranges: std::mem::take(&mut current), natives: natives.clone() });
                 (rows, pages, last_page) = (0, 0, None);
             }
             if last_page != Some(page) {
                 (pages, last_page) = (pages + 1, Some(page));
             }
-            current.push(range.start..range.start + take);
+            match current.last_mut() {
+                Some(last) if last.end == range.start => last.end += take,
+                _ => current.push(range.start..range.start + take),
+            }
             rows += take;
             range.start += take;
         }
     }
     if !current.is_empty() {
-        slices.push_back(Part { view, ranges: current, natives });
+        each(Part { view, ranges: current, natives });
     }
 }
 
@@ -285,14 +245,22 @@ fn render_slice(job: &Job, part: &Part) -> Result<(Filling, Rendered), FeedError
 }
 
 /// Only the columns that the types in this segment need; the documents of native objects only where the slice has some.
-fn columns_of(shape: Shape, options: &RenderOptions, part: &Part) -> Vec<&'static str> {
+pub(crate) fn columns_of(shape: Shape, options: &RenderOptions, part: &Part) -> Vec<&'static str> {
     if shape != Shape::Objects {
         return render::manifest_columns().to_vec();
     }
     let types: Vec<StixType> = part.view.segment.meta().types.keys().filter_map(|name| StixType::named(name)).collect();
-    let has_natives = part.natives.as_ref().is_some_and(|natives| match natives {
+    if has_natives(part) {
+        render::columns(options, Some(&types))
+    } else {
+        render::indicator_columns(options, Some(&types))
+    }
+}
+
+/// Whether there are native objects among the rows.
+pub(crate) fn has_natives(part: &Part) -> bool {
+    part.natives.as_ref().is_some_and(|natives| match natives {
         Rows::All => true,
         Rows::Some(rows) => part.ranges.iter().any(|range| rows.range_cardinality(range.clone()) > 0),
-    });
-    if has_natives { render::columns(options, Some(&types)) } else { render::indicator_columns(options, Some(&types)) }
+    })
 }

@@ -212,7 +212,7 @@ pub fn stix_type(xsoar_type: &str, value: &str) -> Option<StixType> {
 }
 
 /// The file hashes that make an id and a pattern, told apart by length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HashAlgorithm {
     /// 32 hexadecimal digits.
     Md5,

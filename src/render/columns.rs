@@ -156,63 +156,63 @@ fn own_properties(stix_type: StixType, with_ssdeep: bool) -> Names {
 }
 
 /// The columns of a batch, bound. A column that was not read, or holds nothing, gives nulls.
-pub(super) struct Bound<'a> {
-    pub(super) added: Times<'a>,
-    pub(super) kind: Text<'a>,
-    pub(super) stix_type: Text<'a>,
-    pub(super) id: Uuids<'a>,
-    pub(super) indicator_id: Uuids<'a>,
-    pub(super) stix_id: Text<'a>,
-    pub(super) spec_version: Text<'a>,
-    pub(super) xsoar_type: Text<'a>,
-    pub(super) value: Text<'a>,
-    pub(super) score: Integers<'a, Int8Type>,
-    pub(super) created: Times<'a>,
-    pub(super) modified: Times<'a>,
-    pub(super) first_seen: Times<'a>,
-    pub(super) last_seen: Times<'a>,
-    pub(super) expiration: Times<'a>,
-    pub(super) tags: Texts<'a>,
-    pub(super) source_brands: Texts<'a>,
-    pub(super) source_instances: Texts<'a>,
-    pub(super) reliability: Text<'a>,
-    pub(super) confidence: Integers<'a, Int16Type>,
-    pub(super) tlp: Text<'a>,
-    pub(super) description: Text<'a>,
-    pub(super) revoked: Booleans<'a>,
-    pub(super) source_ref: Text<'a>,
-    pub(super) target_ref: Text<'a>,
-    pub(super) source_stix_id: Text<'a>,
-    pub(super) target_stix_id: Text<'a>,
-    pub(super) source_indicator_id: Uuids<'a>,
-    pub(super) target_indicator_id: Uuids<'a>,
-    pub(super) relationship_type: Text<'a>,
-    pub(super) mitre_id: Text<'a>,
-    pub(super) account_type: Text<'a>,
-    pub(super) user_id: Text<'a>,
-    pub(super) md5: Text<'a>,
-    pub(super) sha1: Text<'a>,
-    pub(super) sha256: Text<'a>,
-    pub(super) sha512: Text<'a>,
-    pub(super) ssdeep: Text<'a>,
-    pub(super) published: Times<'a>,
-    pub(super) is_family: Booleans<'a>,
-    pub(super) identity_class: Text<'a>,
-    pub(super) as_name: Text<'a>,
-    pub(super) registry_values: Text<'a>,
-    pub(super) subject: Text<'a>,
-    pub(super) issuer: Text<'a>,
-    pub(super) validity_not_before: Text<'a>,
-    pub(super) validity_not_after: Text<'a>,
-    pub(super) object_refs: Texts<'a>,
-    pub(super) object_ref_indicators: Texts<'a>,
-    pub(super) kill_chain_phases: Texts<'a>,
-    pub(super) custom: Text<'a>,
-    pub(super) document: Text<'a>,
+pub(crate) struct Bound<'a> {
+    pub(crate) added: Times<'a>,
+    pub(crate) kind: Text<'a>,
+    pub(crate) stix_type: Text<'a>,
+    pub(crate) id: Uuids<'a>,
+    pub(crate) indicator_id: Uuids<'a>,
+    pub(crate) stix_id: Text<'a>,
+    pub(crate) spec_version: Text<'a>,
+    pub(crate) xsoar_type: Text<'a>,
+    pub(crate) value: Text<'a>,
+    pub(crate) score: Integers<'a, Int8Type>,
+    pub(crate) created: Times<'a>,
+    pub(crate) modified: Times<'a>,
+    pub(crate) first_seen: Times<'a>,
+    pub(crate) last_seen: Times<'a>,
+    pub(crate) expiration: Times<'a>,
+    pub(crate) tags: Texts<'a>,
+    pub(crate) source_brands: Texts<'a>,
+    pub(crate) source_instances: Texts<'a>,
+    pub(crate) reliability: Text<'a>,
+    pub(crate) confidence: Integers<'a, Int16Type>,
+    pub(crate) tlp: Text<'a>,
+    pub(crate) description: Text<'a>,
+    pub(crate) revoked: Booleans<'a>,
+    pub(crate) source_ref: Text<'a>,
+    pub(crate) target_ref: Text<'a>,
+    pub(crate) source_stix_id: Text<'a>,
+    pub(crate) target_stix_id: Text<'a>,
+    pub(crate) source_indicator_id: Uuids<'a>,
+    pub(crate) target_indicator_id: Uuids<'a>,
+    pub(crate) relationship_type: Text<'a>,
+    pub(crate) mitre_id: Text<'a>,
+    pub(crate) account_type: Text<'a>,
+    pub(crate) user_id: Text<'a>,
+    pub(crate) md5: Text<'a>,
+    pub(crate) sha1: Text<'a>,
+    pub(crate) sha256: Text<'a>,
+    pub(crate) sha512: Text<'a>,
+    pub(crate) ssdeep: Text<'a>,
+    pub(crate) published: Times<'a>,
+    pub(crate) is_family: Booleans<'a>,
+    pub(crate) identity_class: Text<'a>,
+    pub(crate) as_name: Text<'a>,
+    pub(crate) registry_values: Text<'a>,
+    pub(crate) subject: Text<'a>,
+    pub(crate) issuer: Text<'a>,
+    pub(crate) validity_not_before: Text<'a>,
+    pub(crate) validity_not_after: Text<'a>,
+    pub(crate) object_refs: Texts<'a>,
+    pub(crate) object_ref_indicators: Texts<'a>,
+    pub(crate) kill_chain_phases: Texts<'a>,
+    pub(crate) custom: Text<'a>,
+    pub(crate) document: Text<'a>,
 }
 
 impl<'a> Bound<'a> {
-    pub(super) fn bind(batch: &'a RecordBatch) -> Result<Self, RenderError> {
+    pub(crate) fn bind(batch: &'a RecordBatch) -> Result<Self, RenderError> {
         Ok(Bound {
             added: times(batch, c::ADDED)?,
             kind: text(batch, c::KIND)?,
@@ -270,17 +270,17 @@ impl<'a> Bound<'a> {
     }
 
     /// When the object came to be: `created`, else `modified`, else `added`.
-    pub(super) fn created(&self, row: usize) -> Option<Timestamp> {
+    pub(crate) fn created(&self, row: usize) -> Option<Timestamp> {
         self.created.get(row).or_else(|| self.modified.get(row)).or_else(|| self.added.get(row))
     }
 
     /// The object's version: `modified`, else `created`, else `added`; never before it came to be.
-    pub(super) fn version(&self, row: usize) -> Option<Timestamp> {
+    pub(crate) fn version(&self, row: usize) -> Option<Timestamp> {
         self.modified.get(row).max(self.created(row))
     }
 
     /// What a report refers to, each with the UUID of the `indicator` that it may be served as.
-    pub(super) fn references(&self, row: usize) -> impl Iterator<Item = (&'a str, Option<Uuid16>)> + use<'a> {
+    pub(crate) fn references(&self, row: usize) -> impl Iterator<Item = (&'a str, Option<Uuid16>)> + use<'a> {
         let (references, indicators) = (self.object_refs, self.object_ref_indicators);
         (0..references.len(row)).filter_map(move |at| {
             let uuid = |text: &str| parse_uuid(text.strip_prefix(INDICATOR_PREFIX).unwrap_or(text).as_bytes());
@@ -291,7 +291,7 @@ impl<'a> Bound<'a> {
 }
 
 /// Checks that a batch holding rows of these shapes, and the named columns, was read whole.
-pub(super) fn require(batch: &RecordBatch, shapes: &[Shape], options: &RenderOptions) -> Result<(), RenderError> {
+pub(crate) fn require(batch: &RecordBatch, shapes: &[Shape], options: &RenderOptions) -> Result<(), RenderError> {
     let mut found = require_named(batch, IDENTITY);
     for &shape in shapes {
         needs(shape, options, &mut |names| {
@@ -303,7 +303,7 @@ pub(super) fn require(batch: &RecordBatch, shapes: &[Shape], options: &RenderOpt
     found
 }
 
-pub(super) fn require_named(batch: &RecordBatch, names: &[&'static str]) -> Result<(), RenderError> {
+pub(crate) fn require_named(batch: &RecordBatch, names: &[&'static str]) -> Result<(), RenderError> {
     match names.iter().find(|name| batch.column_by_name(name).is_none()) {
         Some(&column) => Err(RenderError::MissingColumn { column }),
         None => Ok(()),
@@ -312,7 +312,7 @@ pub(super) fn require_named(batch: &RecordBatch, names: &[&'static str]) -> Resu
 
 /// Text, in any of the forms Arrow has for it.
 #[derive(Clone, Copy)]
-pub(super) enum Text<'a> {
+pub(crate) enum Text<'a> {
     Absent,
     Plain(&'a StringArray),
     Large(&'a LargeStringArray),
@@ -335,7 +335,7 @@ impl<'a> Text<'a> {
         })
     }
 
-    pub(super) fn get(&self, row: usize) -> Option<&'a str> {
+    pub(crate) fn get(&self, row: usize) -> Option<&'a str> {
         match *self {
             Text::Absent => None,
             Text::Plain(array) => array.is_valid(row).then(|| array.value(row)),
@@ -349,12 +349,12 @@ impl<'a> Text<'a> {
     }
 
     /// What is written: text that is there and not empty.
-    pub(super) fn filled(&self, row: usize) -> Option<&'a str> {
+    pub(crate) fn filled(&self, row: usize) -> Option<&'a str> {
         self.get(row).filter(|text| !text.is_empty())
     }
 
     /// `of` of every row, computed once for each dictionary value.
-    pub(super) fn map<T: Copy>(&self, rows: usize, of: impl Fn(Option<&str>) -> T) -> Vec<T> {
+    pub(crate) fn map<T: Copy>(&self, rows: usize, of: impl Fn(Option<&str>) -> T) -> Vec<T> {
         match *self {
             Text::Dictionary { keys, values } => {
                 let null = of(None);
@@ -368,11 +368,11 @@ impl<'a> Text<'a> {
 
 /// Lists of text.
 #[derive(Clone, Copy)]
-pub(super) struct Texts<'a>(Option<(&'a ListArray, Text<'a>)>);
+pub(crate) struct Texts<'a>(Option<(&'a ListArray, Text<'a>)>);
 
 impl<'a> Texts<'a> {
     /// The row's texts that are not null, blanks around them removed, empty ones left out.
-    pub(super) fn get(&self, row: usize) -> impl Iterator<Item = &'a str> + use<'a> {
+    pub(crate) fn get(&self, row: usize) -> impl Iterator<Item = &'a str> + use<'a> {
         let bound = self.0.filter(|(lists, _)| lists.is_valid(row));
         bound.into_iter().flat_map(move |(lists, values)| {
             let offsets = lists.value_offsets();
@@ -395,10 +395,10 @@ impl<'a> Texts<'a> {
 
 /// Instants.
 #[derive(Clone, Copy)]
-pub(super) struct Times<'a>(Option<&'a PrimitiveArray<TimestampMicrosecondType>>);
+pub(crate) struct Times<'a>(Option<&'a PrimitiveArray<TimestampMicrosecondType>>);
 
 impl Times<'_> {
-    pub(super) fn get(&self, row: usize) -> Option<Timestamp> {
+    pub(crate) fn get(&self, row: usize) -> Option<Timestamp> {
         let array = self.0?;
         array.is_valid(row).then(|| Timestamp(array.value(row)))
     }
@@ -406,10 +406,10 @@ impl Times<'_> {
 
 /// Numbers.
 #[derive(Clone, Copy)]
-pub(super) struct Integers<'a, T: ArrowPrimitiveType>(Option<&'a PrimitiveArray<T>>);
+pub(crate) struct Integers<'a, T: ArrowPrimitiveType>(Option<&'a PrimitiveArray<T>>);
 
 impl<T: ArrowPrimitiveType> Integers<'_, T> {
-    pub(super) fn get(&self, row: usize) -> Option<T::Native> {
+    pub(crate) fn get(&self, row: usize) -> Option<T::Native> {
         let array = self.0?;
         array.is_valid(row).then(|| array.value(row))
     }
@@ -417,20 +417,20 @@ impl<T: ArrowPrimitiveType> Integers<'_, T> {
 
 /// Truth values; null is false.
 #[derive(Clone, Copy)]
-pub(super) struct Booleans<'a>(Option<&'a BooleanArray>);
+pub(crate) struct Booleans<'a>(Option<&'a BooleanArray>);
 
 impl Booleans<'_> {
-    pub(super) fn get(&self, row: usize) -> bool {
+    pub(crate) fn get(&self, row: usize) -> bool {
         self.0.is_some_and(|array| array.is_valid(row) && array.value(row))
     }
 }
 
 /// UUIDs.
 #[derive(Clone, Copy)]
-pub(super) struct Uuids<'a>(Option<&'a FixedSizeBinaryArray>);
+pub(crate) struct Uuids<'a>(Option<&'a FixedSizeBinaryArray>);
 
 impl<'a> Uuids<'a> {
-    pub(super) fn get(&self, row: usize) -> Option<&'a Uuid16> {
+    pub(crate) fn get(&self, row: usize) -> Option<&'a Uuid16> {
         let array = self.0?;
         array.is_valid(row).then(|| array.value(row))?.try_into().ok()
     }

@@ -32,6 +32,7 @@ use arrow::datatypes::DataType;
 use crate::model::ids::{IdSpace, TlpMarking, Uuid16, from_v4, split_stix_id, write_uuid};
 use crate::model::kind::StixType;
 
+pub(crate) use columns::Bound;
 pub use columns::{columns, indicator_columns, manifest_columns};
 pub use manifest::{Ids, manifest, versions};
 

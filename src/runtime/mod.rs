@@ -3,7 +3,9 @@
 //! Sockets are driven by tokio; nothing that takes longer than microseconds runs there.
 
 mod buffers;
+mod ordered;
 mod pool;
 
 pub use buffers::{BufferPool, Filling};
+pub use ordered::Ordered;
 pub use pool::{CpuPool, Unfinished};
