@@ -12,7 +12,9 @@
 //!  feed               collection + page request → page plan (first, last, more, cursor) + stream of bytes
 //!    │  ◄── render    record batch → STIX bytes (pure, no IO)
 //!    ▼
-//!  serve (TAXII)
+//!  export             the same walk to files: STIX, CSV, Parquet, MISP; lists of values
+//!    ▼
+//!  serve (TAXII, lists)
 //!    └──► inbox       posts and deletions → one queue, one writer → decoder of ingest, store
 //! ```
 //!
@@ -21,6 +23,7 @@
 pub mod bench;
 pub mod cli;
 pub mod config;
+pub mod export;
 pub mod feed;
 #[cfg(test)]
 mod fuzz;

@@ -5,6 +5,7 @@ mod check;
 mod collections;
 mod compact;
 mod config;
+mod export;
 mod import;
 mod info;
 mod output;
@@ -34,6 +35,7 @@ struct Cli {
 enum Command {
     Serve(serve::ServeArgs),
     Import(import::ImportArgs),
+    Export(export::ExportArgs),
     Query(query::QueryArgs),
     Sql(sql::SqlArgs),
     Collections(collections::CollectionsArgs),
@@ -71,6 +73,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match cli.command {
         Command::Serve(args) => serve::run(&args),
         Command::Import(args) => import::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Query(args) => query::run(&args),
         Command::Sql(args) => sql::run(&args),
         Command::Collections(args) => collections::run(&args),

@@ -9,6 +9,7 @@ use super::output::{complain, grouped, say};
 use super::place::{Place, catalog, start_log, store_options, users};
 use super::{CliError, Outcome, sentence};
 use crate::config::{Config, ConfigError};
+use crate::export::Lists;
 use crate::feed::api::Feed;
 use crate::feed::api::StixVersion;
 use crate::feed::collection::Catalog;
@@ -63,6 +64,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<Outcome, CliError> {
     let app = App::new(Arc::new(feed.clone()), config.serve.clone())?;
     let live = Live::new(app, Some(probe(&store)));
     take_posts(&live, &feed.catalog(), &store)?;
+    live.serve_lists(Lists::new(feed.clone()));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("io").build()?;
     announce(&config, &admission, &store, &feed, &bound)?;
     let reloader = Reloader { place: args.place.clone(), started: config, store, feed, live: Arc::clone(&live) };

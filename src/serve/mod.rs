@@ -27,6 +27,7 @@ mod failures;
 mod inbox;
 mod limits;
 mod listen;
+mod lists;
 mod metrics;
 mod negotiate;
 mod objects;

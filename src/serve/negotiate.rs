@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use crate::feed::api::{Profile, StixVersion};
 use crate::serve::discovery::{DISCOVERY_20, DISCOVERY_21, LANDING_PATH};
 use crate::serve::error::{ServeError, cut};
+use crate::serve::lists::is_list;
 use crate::serve::options::Options;
 
 /// TAXII 2.1, in the one spelling that string-comparing clients know (spec/taxii-2.md §14).
@@ -56,7 +57,7 @@ pub(super) struct Refusal {
 /// Refuses what cannot be answered in any version that is served.
 pub(super) async fn negotiate(mut request: Request, next: Next) -> Response {
     let refusal = request.extensions_mut().remove::<Refusal>();
-    match refusal.filter(|_| request.uri().path() != LANDING_PATH) {
+    match refusal.filter(|_| request.uri().path() != LANDING_PATH && !is_list(request.uri().path())) {
         Some(Refusal { accept, unserved, served }) => {
             ServeError::NotAcceptable { accept, unserved, served }.into_response()
         }

@@ -18,6 +18,7 @@ use axum::response::Response;
 use parking_lot::{Mutex, RwLock};
 use tower::Service;
 
+use crate::export::Lists;
 use crate::inbox::Inbox;
 use crate::serve::admin::Probe;
 use crate::serve::error::StartError;
@@ -75,6 +76,11 @@ impl Live {
     pub fn take_posts(&self, inbox: Inbox) {
         // The first one stays: two would write the same collections.
         let _ = self.lasting.inbox.set(inbox);
+    }
+
+    /// Serves lists for firewalls from now on.
+    pub fn serve_lists(&self, lists: Lists) {
+        let _ = self.lasting.lists.set(lists);
     }
 
     /// Goes over to new options; the answer names those that take effect at the next start only, and stay as they were. On

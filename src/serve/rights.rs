@@ -242,6 +242,23 @@ impl Rights {
         }
     }
 
+    /// The same in whichever API root it may be read in, and that root's path.
+    pub(super) fn readable_somewhere(
+        &self,
+        identity: &Identity,
+        collection: &str,
+    ) -> Result<(Arc<Collection>, &str), ServeError> {
+        let mut refusal = None;
+        for root in &self.roots {
+            match self.readable(identity, &root.path, collection) {
+                Ok(found) => return Ok((found, &root.path)),
+                Err(error @ ServeError::Forbidden { .. }) => refusal = Some(error),
+                Err(_) => {}
+            }
+        }
+        Err(refusal.unwrap_or_else(|| hidden(identity, ServeError::UnknownCollection { name: cut(collection) })))
+    }
+
     fn writable(&self, identity: &Identity, root: &str, collection: &str) -> Result<Arc<Collection>, ServeError> {
         match self.known(identity, root, collection)? {
             (collection, _) if !collection.inbox => Err(ServeError::ReadOnly { title: collection.title.clone() }),

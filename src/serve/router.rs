@@ -16,6 +16,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
 
+use crate::export::Lists;
 use crate::feed::api::{Feed, Profile};
 use crate::inbox::Inbox;
 use crate::serve::audit::Audit;
@@ -26,6 +27,7 @@ use crate::serve::discovery::{DISCOVERY_20, DISCOVERY_21, LANDING_PATH, api_root
 use crate::serve::error::{METHODS_OF_ORIGINAL, ServeError, StartError, cut, panicked};
 use crate::serve::inbox::{delete_object, post_objects, status};
 use crate::serve::limits::{ClientKey, Tallies, Tally, limit, limit_client, limit_head};
+use crate::serve::lists::{LISTS_PATH, list};
 use crate::serve::metrics::Metrics;
 use crate::serve::negotiate::negotiate;
 use crate::serve::objects::{manifest, object, objects, versions};
@@ -71,6 +73,8 @@ pub(super) struct Lasting {
     audit: RwLock<Option<Arc<Audit>>>,
     /// Takes in what is posted; `None` as long as no collection is an inbox.
     pub(super) inbox: OnceLock<Inbox>,
+    /// Makes lists for firewalls.
+    pub(super) lists: OnceLock<Lists>,
 }
 
 impl Lasting {
@@ -151,11 +155,15 @@ impl App {
     pub(super) fn inbox(&self) -> Option<&Inbox> {
         self.lasting.inbox.get()
     }
+
+    pub(super) fn lists(&self) -> Option<&Lists> {
+        self.lasting.lists.get()
+    }
 }
 
 /// The whole service, without a socket.
 pub fn router(app: Arc<App>) -> Router {
-    let mut router = Router::new().route(LANDING_PATH, get(landing));
+    let mut router = Router::new().route(LANDING_PATH, get(landing)).route(LISTS_PATH, get(list));
     for path in [DISCOVERY_20, DISCOVERY_21] {
         router = router.route(path, get(discovery)).route(&format!("{path}/"), get(discovery));
     }

@@ -17,9 +17,15 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("ingest", vec!["store", "runtime"]),
         ("feed", vec!["query", "render", "store", "runtime"]),
         ("inbox", vec!["feed", "ingest", "store", "runtime"]),
-        ("serve", vec!["feed", "inbox", "runtime"]),
+        ("export", vec!["feed", "render", "runtime"]),
+        ("serve", vec!["export", "feed", "inbox", "runtime"]),
         ("config", vec!["feed", "inbox", "serve", "store", "render", "query"]),
-        ("cli", vec!["bench", "config", "feed", "inbox", "ingest", "query", "render", "runtime", "serve", "store"]),
+        (
+            "cli",
+            vec![
+                "bench", "config", "export", "feed", "inbox", "ingest", "query", "render", "runtime", "serve", "store",
+            ],
+        ),
     ])
 }
 
