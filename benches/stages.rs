@@ -1,4 +1,4 @@
-//! Each stage by itself: query compile, ids, page plan, render, import. One binary, since every further one costs a link.
+//! Each stage by itself: query compile, ids, page plan, render, enrichment, import. One binary, since every further one costs a link.
 
 #![expect(clippy::unwrap_used, reason = "a bench that cannot prepare its data has nothing to measure")]
 #![expect(missing_docs, reason = "criterion's macros make undocumented functions")]
@@ -8,6 +8,7 @@ use std::io::Cursor;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use taxiway::enrich::{AllowList, Block, EnrichOptions, Enricher};
 use taxiway::feed::api::{Feed, PageRequest, Shape};
 use taxiway::feed::collection::{Catalog, CollectionSpec, Options, QueryText};
 use taxiway::feed::{FeedOptions, StoreFeed};
@@ -128,6 +129,53 @@ fn over_a_store(c: &mut Criterion) {
     group.finish();
 }
 
+/// Blocks of events of about 330 bytes, one in a hundred of which holds an indicator.
+fn enriching(c: &mut Criterion) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    import(&store, &documents(RECORDS));
+    let feed = StoreFeed::new(store, Catalog::default(), &FeedOptions::default()).unwrap();
+    let enricher = Enricher::new(feed, AllowList::default());
+    enricher.prepare().unwrap();
+    let known: Vec<serde_json::Value> = documents(1_000)
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| serde_json::from_slice(line).ok())
+        .filter(|document: &serde_json::Value| document["indicator_type"] == "Domain")
+        .map(|document| document["value"].clone())
+        .collect();
+    const EVENTS: usize = 3_000;
+    let mut text = Vec::new();
+    for n in 0..EVENTS {
+        let name = match n % 100 {
+            0 => known[n / 100 % known.len()].to_string(),
+            _ => format!("\"www{}.site{n}.example.com\"", n % 7),
+        };
+        let (a, b, c, d) = (n % 223 + 1, n * 7 % 256, n * 13 % 256, n * 29 % 256);
+        text.extend_from_slice(
+            format!(
+                r#"{{"@timestamp":"2026-03-01T10:07:07.123Z","event":{{"kind":"event","action":"allowed","duration":{n}}},"source":{{"ip":"10.{b}.{c}.{d}","port":{n}}},"destination":{{"ip":"{a}.{b}.{c}.{d}","port":443,"bytes":{n}}},"dns":{{"question":{{"name":{name}}}}},"user":{{"name":"user{n}"}},"host":{{"name":"gw-{}"}}}}{}"#,
+                n % 9,
+                '\n'
+            )
+            .as_bytes(),
+        );
+    }
+    let mut group = c.benchmark_group("enrich");
+    group.throughput(Throughput::Elements(EVENTS as u64));
+    let fields = ["source.ip", "destination.ip", "dns.question.name"].map(str::to_owned).to_vec();
+    for (name, options) in [
+        ("all texts", EnrichOptions::default()),
+        ("three fields", EnrichOptions { fields, ..EnrichOptions::default() }),
+    ] {
+        let session = enricher.session(options, None).unwrap();
+        group.bench_function(name, |b| {
+            let block = || Block { bytes: text.clone(), first_line: 1, of_long_line: false };
+            b.iter_batched(block, |block| session.block(block).unwrap().1.enriched, BatchSize::LargeInput);
+        });
+    }
+    group.finish();
+}
+
 fn importing(c: &mut Criterion) {
     let text = documents(RECORDS);
     let mut group = c.benchmark_group("import");
@@ -163,5 +211,5 @@ fn importing(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(stages, query_compile, ids, over_a_store, importing);
+criterion_group!(stages, query_compile, ids, over_a_store, enriching, importing);
 criterion_main!(stages);

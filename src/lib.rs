@@ -14,7 +14,7 @@
 //!    ▼
 //!  export             the same walk to files: STIX, CSV, Parquet, MISP; lists of values
 //!    ▼
-//!  serve (TAXII, lists)
+//!  serve (TAXII, lists) · enrich (log events)
 //!    └──► inbox       posts and deletions → one queue, one writer → decoder of ingest, store
 //! ```
 //!
@@ -23,6 +23,7 @@
 pub mod bench;
 pub mod cli;
 pub mod config;
+pub mod enrich;
 pub mod export;
 pub mod feed;
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod check;
 mod collections;
 mod compact;
 mod config;
+mod enrich;
 mod export;
 mod import;
 mod info;
@@ -38,6 +39,7 @@ enum Command {
     Export(export::ExportArgs),
     Query(query::QueryArgs),
     Sql(sql::SqlArgs),
+    Enrich(enrich::EnrichArgs),
     Collections(collections::CollectionsArgs),
     Info(info::InfoArgs),
     Check(check::CheckArgs),
@@ -76,6 +78,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Export(args) => export::run(&args),
         Command::Query(args) => query::run(&args),
         Command::Sql(args) => sql::run(&args),
+        Command::Enrich(args) => enrich::run(&args),
         Command::Collections(args) => collections::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Check(args) => check::run(&args),

@@ -9,6 +9,7 @@ use super::output::{complain, grouped, say};
 use super::place::{Place, catalog, start_log, store_options, users};
 use super::{CliError, Outcome, sentence};
 use crate::config::{Config, ConfigError};
+use crate::enrich::{AllowError, AllowList, Enricher};
 use crate::export::Lists;
 use crate::feed::api::Feed;
 use crate::feed::api::StixVersion;
@@ -51,6 +52,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<Outcome, CliError> {
         return check(&config, &admission);
     }
     // What cannot be had is said before a store is made for it.
+    let allow = allow_list(&config)?;
     let bound = bind(&config.serve)?;
     let store = Store::open_or_create(store_options(&config))?;
     store.remove_orphans()?;
@@ -62,12 +64,19 @@ pub(super) fn run(args: &ServeArgs) -> Result<Outcome, CliError> {
     warn_of_queries(&catalog);
     let feed = StoreFeed::new(store.clone(), catalog, &feed_options(&config))?;
     let app = App::new(Arc::new(feed.clone()), config.serve.clone())?;
+    // It takes no memory before somebody asks.
+    let enricher = config.enrich.enabled.then(|| Enricher::new(feed.clone(), allow));
+    let app = match &enricher {
+        Some(enricher) => app.with_enricher(enricher.clone()),
+        None => app,
+    };
     let live = Live::new(app, Some(probe(&store)));
     take_posts(&live, &feed.catalog(), &store)?;
     live.serve_lists(Lists::new(feed.clone()));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("io").build()?;
     announce(&config, &admission, &store, &feed, &bound)?;
-    let reloader = Reloader { place: args.place.clone(), started: config, store, feed, live: Arc::clone(&live) };
+    let reloader =
+        Reloader { place: args.place.clone(), started: config, store, feed, enricher, live: Arc::clone(&live) };
     runtime.block_on(async {
         tokio::select! {
             served = bound.run(live, shutdown_signal(), shutdown_signal()) => served,
@@ -93,6 +102,14 @@ fn take_posts(live: &Live, catalog: &Catalog, store: &Store) -> Result<(), Inbox
     Ok(())
 }
 
+/// What is never reported, as the configuration has it.
+fn allow_list(config: &Config) -> Result<AllowList, AllowError> {
+    match config.enrich.allow.as_ref().filter(|_| config.enrich.enabled) {
+        Some(path) => AllowList::load(path),
+        None => Ok(AllowList::default()),
+    }
+}
+
 /// What monitoring is told of the store.
 fn probe(store: &Store) -> Probe {
     let store = store.clone();
@@ -114,6 +131,7 @@ struct Reloader {
     started: Config,
     store: Store,
     feed: StoreFeed,
+    enricher: Option<Enricher>,
     live: Arc<Live>,
 }
 
@@ -140,16 +158,19 @@ impl Reloader {
 
     fn try_reload(&self) -> Result<Vec<&'static str>, Vec<String>> {
         let prepared = self.prepare().inspect_err(|_| self.live.reload_failed());
-        let (config, catalog, mut fixed) = prepared?;
+        let (config, catalog, allow, mut fixed) = prepared?;
         let sentences = |errors: Vec<StartError>| errors.iter().map(|error| sentence(error)).collect::<Vec<_>>();
         fixed.extend(self.live.reload(config.serve).map_err(sentences)?);
         self.feed.replace_catalog(catalog);
+        if let Some(enricher) = &self.enricher {
+            enricher.allow(allow);
+        }
         fixed.sort_unstable();
         Ok(fixed)
     }
 
     /// The new configuration, its collections, and the settings whose new values wait for a restart.
-    fn prepare(&self) -> Result<(Config, Catalog, Vec<&'static str>), Vec<String>> {
+    fn prepare(&self) -> Result<(Config, Catalog, AllowList, Vec<&'static str>), Vec<String>> {
         let (mut config, _) = self.place.server_config().map_err(|error| match error {
             ConfigError::Invalid(problems) => problems.each().collect(),
             error => vec![sentence(&error)],
@@ -166,6 +187,10 @@ impl Reloader {
         if config.log != self.started.log {
             fixed.push("log");
         }
+        if config.enrich.enabled != self.started.enrich.enabled {
+            fixed.push("enrich.enabled");
+        }
+        let allow = allow_list(&config).map_err(|error| vec![sentence(&error)])?;
         let catalog = catalog(&config, &self.store).map_err(|error| vec![sentence(&*error)])?;
         for collection in catalog.iter() {
             for warning in collection.query.warnings() {
@@ -173,7 +198,7 @@ impl Reloader {
             }
         }
         take_posts(&self.live, &catalog, &self.store).map_err(|error| vec![sentence(&error)])?;
-        Ok((config, catalog, fixed))
+        Ok((config, catalog, allow, fixed))
     }
 }
 
@@ -194,6 +219,7 @@ fn check(config: &Config, admission: &Admission) -> Result<Outcome, CliError> {
     };
     let catalog = catalog(config, &store)?;
     warn_of_queries(&catalog);
+    allow_list(config)?;
     let scheme = if config.serve.tls.is_some() { "https" } else { "http" };
     say(&format!(
         "ok: ready to serve {} collections from `{}`{made} on {scheme}://{}; {}",

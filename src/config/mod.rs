@@ -40,6 +40,8 @@ pub struct Config {
     pub defaults: CollectionDefaults,
     /// The collections; none configured is for the caller to fill.
     pub collections: Vec<CollectionSpec>,
+    /// Enrichment.
+    pub enrich: EnrichOptions,
     /// The log.
     pub log: LogOptions,
     /// Names of the environment variables that were laid over the file.
@@ -95,6 +97,21 @@ pub struct CollectionDefaults {
     pub extension_fields: Option<ExtensionFields>,
     /// Which relationships there are.
     pub relationships: Relationships,
+}
+
+/// What a server does for those who bring events, and the command without a list of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnrichOptions {
+    /// Whether a server answers at `/enrich` and `/lookup`.
+    pub enabled: bool,
+    /// File of values that are never reported.
+    pub allow: Option<PathBuf>,
+}
+
+impl Default for EnrichOptions {
+    fn default() -> Self {
+        Self { enabled: true, allow: None }
+    }
 }
 
 /// How the log is written.

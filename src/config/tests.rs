@@ -61,7 +61,7 @@ fn the_example_holds_every_setting() {
     assert_eq!(config.collections.len(), 1 + 6);
 
     // Any setting the example forgot would be offered here: one unknown key per table lists what there can be.
-    let tables = ["", "store", "taxii", "xsoar_collections", "tls", "auth", "cors", "limits", "cache", "log"];
+    let tables = ["", "store", "taxii", "xsoar_collections", "tls", "auth", "cors", "limits", "cache", "enrich", "log"];
     let tree: toml::Table = uncommented.parse().expect("TOML");
     for table in tables {
         let odd = if table.is_empty() { "qqq = 1".to_owned() } else { format!("[{table}]\nqqq = 1") };

@@ -12,7 +12,8 @@ use serde::{Deserialize, Deserializer};
 
 use crate::config::raw::{Located, Problems, Section, Tree, nearest};
 use crate::config::{
-    CacheOptions, CollectionDefaults, Config, LogFormat, LogLevel, LogOptions, Place, Problem, StoreOptions,
+    CacheOptions, CollectionDefaults, Config, EnrichOptions, LogFormat, LogLevel, LogOptions, Place, Problem,
+    StoreOptions,
 };
 use crate::feed::collection::{Access, CollectionSpec, Options as FeedOptions, QueryText, Relationships};
 use crate::model::ids::IdScheme;
@@ -62,6 +63,7 @@ pub(super) fn validate(tree: &Tree, folder: &Path) -> (Config, Vec<Problem>) {
     let limits = reader.limits(root.section("limits"));
     let cache = reader.cache(root.section("cache"));
     let (log, audit) = reader.log(root.section("log"));
+    let enrich = reader.enrich(root.section("enrich"));
     let mut collections: Vec<Located<CollectionSpec>> = root
         .sections("collection")
         .into_iter()
@@ -94,8 +96,18 @@ pub(super) fn validate(tree: &Tree, folder: &Path) -> (Config, Vec<Problem>) {
     root.finish();
 
     let collections = collections.into_iter().map(value).collect();
-    let config =
-        Config { file: None, variables: Vec::new(), serve, store, feed, cache, defaults: shared, collections, log };
+    let config = Config {
+        file: None,
+        variables: Vec::new(),
+        serve,
+        store,
+        feed,
+        cache,
+        defaults: shared,
+        collections,
+        enrich,
+        log,
+    };
     (config, problems.into_sorted())
 }
 
@@ -472,6 +484,16 @@ impl Reader<'_> {
         };
         section.finish();
         limits
+    }
+
+    fn enrich(&self, mut section: Section<'_>) -> EnrichOptions {
+        let defaults = EnrichOptions::default();
+        let options = EnrichOptions {
+            enabled: section.flag("enabled").map_or(defaults.enabled, value),
+            allow: section.filled("allow").map(|path| self.path(path)),
+        };
+        section.finish();
+        options
     }
 
     fn log(&self, mut section: Section<'_>) -> (LogOptions, Option<PathBuf>) {

@@ -12,11 +12,13 @@ mod coding;
 mod cursor;
 mod edges;
 mod matching;
+mod members;
 mod page;
 mod plan;
 mod stream;
 mod walk;
 
+pub(crate) use members::{Members, posted};
 pub use page::{FeedOptions, StoreFeed};
 pub(crate) use page::{selected, served};
 pub use walk::{RowWalk, Slice, Standpoint, WalkRequest, WalkRows, WalkedRows};

@@ -22,6 +22,7 @@ use crate::feed::collection::{Catalog, Collection};
 use crate::feed::cursor::{self, Cursor};
 use crate::feed::edges::{self, EdgeIndex, Ends, Related};
 use crate::feed::matching::{MatchIndex, Posted, Predicate, Records};
+use crate::feed::members::Members;
 use crate::feed::plan::{Forms, Plan, Scope};
 use crate::feed::stream::{self, Job};
 use crate::model::kind::StixType;
@@ -146,6 +147,28 @@ impl StoreFeed {
     /// The store behind it.
     pub fn store(&self) -> &Store {
         &self.shared.store
+    }
+
+    /// The threads it plans and renders on.
+    pub fn pool(&self) -> &CpuPool {
+        &self.shared.pool
+    }
+
+    /// The collection's records as of now, to be asked for one by one: those that clients get who name no version.
+    pub(crate) fn members(&self, collection: &Collection) -> Result<Members, FeedError> {
+        let options = &collection.options;
+        let form = form(collection, options);
+        let (base, clocked) = self.shared.records(collection, options, &form, self.shared.store.now())?;
+        Ok(Members::new(self.clone(), base, clocked))
+    }
+
+    pub(super) fn match_index(&self) -> &MatchIndex {
+        &self.shared.index
+    }
+
+    /// Holds for rows of inboxes.
+    pub(super) fn is_posted(&self) -> &Predicate {
+        &self.shared.edges.is_posted
     }
 
     /// Serves other collections from now on; requests that have begun end with those they began with.
@@ -335,7 +358,7 @@ impl Shared {
     pub(super) fn prepare<'a>(&'a self, collection: &Collection, walk: &'a Walk) -> Result<Prepared<'a>, FeedError> {
         // Spelling a condition out takes longer than finding it by what it is made of.
         let named = |part: &str| format!("{}\0{part}", walk.form);
-        let condition = self.predicate(named("base"), || served(collection, &walk.options))?;
+        let (base, clocked) = self.records(collection, &walk.options, &walk.form, walk.asked)?;
         let mut filters = Vec::new();
         if !walk.filters.types.is_empty() {
             let types = &walk.filters.types;
@@ -349,23 +372,6 @@ impl Shared {
                 of_spec_versions(&walk.options, versions)
             })?);
         }
-        let clocked = match collection.query.clocked(walk.asked).filter(|_| !collection.inbox) {
-            // It names the instant, so keeping it would only fill the cache. Relationships and definitions stand and fall with
-            // the records they belong to.
-            Some(expr) => {
-                let aside =
-                    col(column::KIND).in_list(vec![lit(kind_value::RELATIONSHIP), lit(kind_value::DEFINITION)], false);
-                Some(Predicate::compile(&self.context, &aside.or(expr))?)
-            }
-            None => None,
-        };
-        let names_inbox = |predicate: &Predicate| predicate.columns().contains(&column::INBOX);
-        let posted = match () {
-            () if collection.inbox => Posted::Only,
-            () if names_inbox(&condition) || clocked.as_ref().is_some_and(names_inbox) => Posted::AsSaid,
-            () => Posted::LeftOut(self.edges.is_posted.clone()),
-        };
-        let base = Records::new(condition, posted);
         let none = collection.inbox || collection.relationships.left_out;
         let ends = if none || !edges::needed(&walk.snapshot, walk.after) {
             None
@@ -388,6 +394,34 @@ impl Shared {
         };
         let forms = if collection.inbox { forms(walk) } else { Forms::One };
         Ok(Prepared { base, edges, filters, clocked, exact, forms })
+    }
+
+    /// The records of a collection, and what of their condition depends on the time of asking.
+    fn records(
+        &self,
+        collection: &Collection,
+        options: &RenderOptions,
+        form: &str,
+        asked: Timestamp,
+    ) -> Result<(Records, Option<Predicate>), FeedError> {
+        let condition = self.predicate(format!("{form}\0base"), || served(collection, options))?;
+        let clocked = match collection.query.clocked(asked).filter(|_| !collection.inbox) {
+            // It names the instant, so keeping it would only fill the cache. Relationships and definitions stand and fall with
+            // the records they belong to.
+            Some(expr) => {
+                let aside =
+                    col(column::KIND).in_list(vec![lit(kind_value::RELATIONSHIP), lit(kind_value::DEFINITION)], false);
+                Some(Predicate::compile(&self.context, &aside.or(expr))?)
+            }
+            None => None,
+        };
+        let names_inbox = |predicate: &Predicate| predicate.columns().contains(&column::INBOX);
+        let posted = match () {
+            () if collection.inbox => Posted::Only,
+            () if names_inbox(&condition) || clocked.as_ref().is_some_and(names_inbox) => Posted::AsSaid,
+            () => Posted::LeftOut(self.edges.is_posted.clone()),
+        };
+        Ok((Records::new(condition, posted), clocked))
     }
 
     pub(super) fn predicate(&self, key: String, expr: impl FnOnce() -> Expr) -> Result<Predicate, FeedError> {

@@ -33,6 +33,7 @@ pub(crate) use builder::inbox_key;
 pub use builder::{Parsed, Reject, Warnings};
 pub use decode::{DecodeError, decode};
 pub use detect::{Format, FormatError};
+pub(crate) use input::Got;
 pub use input::{Compression, Input, InputError, InputSpec, expand};
 pub use pipeline::{Importer, Summary};
 pub(crate) use posted::{Posted, decode_posted, unpack_posted};

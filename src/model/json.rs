@@ -76,6 +76,7 @@ fn escaped_unit_into(unit: u16, out: &mut Vec<u8>) {
 }
 
 /// Position of the first byte that must be escaped.
+#[inline]
 pub fn first_special(bytes: &[u8]) -> Option<usize> {
     let (words, tail) = bytes.as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {
@@ -90,6 +91,7 @@ pub fn first_special(bytes: &[u8]) -> Option<usize> {
 
 /// Marks the high bit of bytes below 0x20, `"` and `\`. A borrow can mark bytes above the first hit wrongly, never
 /// below it, and only the first is used.
+#[inline]
 fn special_bits(word: u64) -> u64 {
     let below = |word: u64, bound: u64| word.wrapping_sub(ONES * bound) & !word;
     let equal = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);

@@ -61,6 +61,14 @@ impl CpuPool {
         receiver.await.unwrap_or(Err(Unfinished::Dropped))
     }
 
+    /// Runs `work` on the pool some time; nobody waits for it. A panic in it ends with it.
+    pub fn spawn(&self, work: impl FnOnce() + Send + 'static) {
+        self.threads.spawn(move || {
+            // It was logged with its place.
+            let _ = catch_unwind(AssertUnwindSafe(work));
+        });
+    }
+
     /// Runs `work` on the pool and blocks until it is done: for threads that may wait.
     pub fn run_blocking<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.threads.install(work)

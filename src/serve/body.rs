@@ -51,6 +51,66 @@ pub(super) async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<B
     read_within(bounds, &app.lasting.bodies, headers, body).await
 }
 
+/// Decompressed bytes that may come of one step.
+const STEP_OUT_BYTES: u64 = 16 << 20;
+
+/// A body taken piece by piece, for those who are done with a piece before the next: of any length and, as long as it goes on,
+/// any duration.
+pub(super) struct Pieces {
+    body: Body,
+    /// `None`: it is over.
+    reading: Option<Reading>,
+    /// Received and not yet decompressed.
+    data: Bytes,
+    /// The longest time without a byte.
+    pause: Duration,
+    give_up: Instant,
+}
+
+impl Pieces {
+    /// The body as `headers` say it is compressed.
+    pub(super) fn new(headers: &HeaderMap, body: Body, pause: Duration) -> Result<Self, ServeError> {
+        // What comes of each step is taken out at once, so this is no bound on the whole.
+        let bounds = Bounds { bytes: STEP_OUT_BYTES, room: u64::MAX, whole: pause, pause };
+        let share = Tally::share(&Arc::default());
+        let gathered = Gathered { bytes: Vec::new(), expected: None, bounds, share, refused: None };
+        let reading = Some(Reading::of(coding(headers)?, gathered)?);
+        Ok(Pieces { body, reading, data: Bytes::new(), pause, give_up: Instant::now() + pause })
+    }
+
+    /// Appends what has come; `false` at the end. May be dropped while it waits: nothing is lost.
+    pub(super) async fn next(&mut self, out: &mut Vec<u8>) -> Result<bool, ServeError> {
+        let Some(reading) = &mut self.reading else { return Ok(false) };
+        if !self.data.has_remaining() {
+            let frame = timeout_at(self.give_up, self.body.frame()).await;
+            let frame = frame.map_err(|_| ServeError::BodyTooSlow { what: "no byte for long" })?;
+            let Some(frame) = frame else {
+                if let Some(reading) = self.reading.take() {
+                    out.extend_from_slice(&reading.end()?);
+                }
+                return Ok(false);
+            };
+            let frame = frame.map_err(|_| ServeError::BodyBroken { reason: "ended before its end".into() })?;
+            self.give_up = Instant::now() + self.pause;
+            let Ok(data) = frame.into_data() else { return Ok(true) };
+            if matches!(reading, Reading::Plain(_)) {
+                out.extend_from_slice(&data);
+                return Ok(true);
+            }
+            self.data = data;
+        }
+        let before = out.len();
+        while self.data.has_remaining() && out.len() - before < TURN_BYTES {
+            let step = self.data.split_to(STEP_BYTES.min(self.data.len()));
+            reading.take(&step)?;
+            if let Some(gathered) = reading.gathered_mut() {
+                out.append(&mut gathered.bytes);
+            }
+        }
+        Ok(true)
+    }
+}
+
 /// The limits that matter here.
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
@@ -303,6 +363,17 @@ impl Reading {
             Reading::Zlib(decoder) => Some(decoder.get_ref()),
             Reading::Bare(decoder) => Some(decoder.get_ref()),
             Reading::Zstd(decoder) => Some(decoder.get_ref()),
+            Reading::Gone => None,
+        }
+    }
+
+    fn gathered_mut(&mut self) -> Option<&mut Gathered> {
+        match self {
+            Reading::Plain(gathered) | Reading::Undecided(gathered) => Some(gathered),
+            Reading::Gzip(decoder) => Some(decoder.get_mut()),
+            Reading::Zlib(decoder) => Some(decoder.get_mut()),
+            Reading::Bare(decoder) => Some(decoder.get_mut()),
+            Reading::Zstd(decoder) => Some(decoder.get_mut()),
             Reading::Gone => None,
         }
     }

@@ -14,6 +14,7 @@ use axum::http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_RANGE, RETRY_AFTER, WWW
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
+use crate::enrich::EnrichError;
 use crate::feed::api::{FeedError, Profile, StixVersion};
 use crate::inbox::InboxError;
 use crate::serve::body::ENCODINGS;
@@ -168,6 +169,9 @@ pub enum ServeError {
     /// What was posted or is to be deleted was refused, or that failed.
     #[error(transparent)]
     Inbox(#[from] InboxError),
+    /// Values could not be looked up.
+    #[error(transparent)]
+    Enrich(#[from] EnrichError),
     /// Too many requests at once, or too many password checks.
     #[error("busy: {what}")]
     Busy {
@@ -353,7 +357,7 @@ impl ServeError {
                 "Timed out",
                 Some("The answer took too long to begin; ask for less, or again later.".into()),
             ),
-            ServeError::Panicked { .. } | ServeError::Internal { .. } => internal(),
+            ServeError::Panicked { .. } | ServeError::Internal { .. } | ServeError::Enrich(_) => internal(),
             ServeError::Feed(error) => match error {
                 FeedError::BadCursor { .. } => {
                     (StatusCode::BAD_REQUEST, "bad_cursor", "Bad cursor", Some(sentence(error)))
@@ -472,7 +476,8 @@ impl ServeError {
             | ServeError::Busy { .. }
             | ServeError::TimedOut
             | ServeError::Panicked { .. }
-            | ServeError::Internal { .. } => failed(own.description.as_deref().unwrap_or(own.title)),
+            | ServeError::Internal { .. }
+            | ServeError::Enrich(_) => failed(own.description.as_deref().unwrap_or(own.title)),
         }
     }
 

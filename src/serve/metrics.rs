@@ -19,7 +19,7 @@ const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 const METADATA: Metadata<'static> = Metadata::new("taxiway", Level::INFO, None);
 
 /// Counters: name, what it counts.
-const COUNTERS: [(&str, &str); 15] = [
+const COUNTERS: [(&str, &str); 19] = [
     ("taxiway_requests_total", "Requests answered, by method, route and class of status."),
     ("taxiway_requests_refused_total", "Requests refused, by reason."),
     ("taxiway_response_bytes_total", "Bytes of answers' bodies, as sent."),
@@ -30,6 +30,10 @@ const COUNTERS: [(&str, &str); 15] = [
     ("taxiway_objects_posted_total", "Objects taken in by posts, by collection."),
     ("taxiway_deletes_total", "Deletions, by collection."),
     ("taxiway_objects_deleted_total", "Object versions deleted, by collection."),
+    ("taxiway_enrich_lines_total", "Lines that came to be enriched."),
+    ("taxiway_enrich_events_enriched_total", "Events among them that something was found for."),
+    ("taxiway_enrich_lines_malformed_total", "Lines among them that are no events."),
+    ("taxiway_lookups_total", "Single values looked up."),
     ("taxiway_connections_total", "Connections accepted."),
     ("taxiway_connections_refused_total", "Connections closed at once, by reason."),
     ("taxiway_tls_handshake_failures_total", "Connections that did not get through the TLS handshake."),

@@ -22,6 +22,7 @@ mod collections;
 mod connection;
 mod cors;
 mod discovery;
+mod enrich;
 pub mod error;
 mod failures;
 mod inbox;

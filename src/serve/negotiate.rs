@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::feed::api::{Profile, StixVersion};
 use crate::serve::discovery::{DISCOVERY_20, DISCOVERY_21, LANDING_PATH};
+use crate::serve::enrich::{ENRICH_PATH, LOOKUP_PATH};
 use crate::serve::error::{ServeError, cut};
 use crate::serve::lists::is_list;
 use crate::serve::options::Options;
@@ -57,7 +58,10 @@ pub(super) struct Refusal {
 /// Refuses what cannot be answered in any version that is served.
 pub(super) async fn negotiate(mut request: Request, next: Next) -> Response {
     let refusal = request.extensions_mut().remove::<Refusal>();
-    match refusal.filter(|_| request.uri().path() != LANDING_PATH && !is_list(request.uri().path())) {
+    // Lists and what enriches are no TAXII resources.
+    let path = request.uri().path();
+    let other = [LANDING_PATH, ENRICH_PATH, LOOKUP_PATH].contains(&path) || is_list(path);
+    match refusal.filter(|_| !other) {
         Some(Refusal { accept, unserved, served }) => {
             ServeError::NotAcceptable { accept, unserved, served }.into_response()
         }

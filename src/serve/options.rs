@@ -12,6 +12,8 @@ use crate::feed::collection::Access;
 
 /// Paths that TAXII discovery needs.
 const RESERVED_ROOTS: [&str; 2] = ["taxii", "taxii2"];
+/// Those of enrichment.
+const RESERVED_FOR_ENRICHMENT: [&str; 2] = ["enrich", "lookup"];
 
 /// Settings of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -307,6 +309,9 @@ pub(crate) fn parse_api_root(text: &str) -> Result<String, String> {
     };
     if RESERVED_ROOTS.contains(&root) {
         return Err(format!("cannot be `{root}`, which is a path of TAXII discovery"));
+    }
+    if RESERVED_FOR_ENRICHMENT.contains(&root) {
+        return Err(format!("cannot be `{root}`, which is a path of enrichment"));
     }
     if !root.split('/').all(segment) {
         return Err(format!("must be letters, digits and `-_.~`, such as `threatintel`, not `{text}`"));

@@ -119,7 +119,7 @@ fn could_say(identity: &Identity) -> bool {
 }
 
 /// How something is answered that one knows of and may not do.
-fn forbidden(identity: &Identity, what: &'static str) -> ServeError {
+pub(super) fn forbidden(identity: &Identity, what: &'static str) -> ServeError {
     if could_say(identity) { UNSAID } else { ServeError::Forbidden { what } }
 }
 

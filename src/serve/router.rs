@@ -7,7 +7,7 @@ use axum::http::header::ALLOW;
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Router};
 use parking_lot::{Mutex, RwLock};
 use tower::util::{MapResponse, option_layer};
@@ -16,6 +16,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
 
+use crate::enrich::Enricher;
 use crate::export::Lists;
 use crate::feed::api::{Feed, Profile};
 use crate::inbox::Inbox;
@@ -24,6 +25,7 @@ use crate::serve::auth::{Gate, Identity, authenticate};
 use crate::serve::collections::{collection, collections};
 use crate::serve::cors::cors;
 use crate::serve::discovery::{DISCOVERY_20, DISCOVERY_21, LANDING_PATH, api_root, discovery, landing};
+use crate::serve::enrich::{ENRICH_PATH, LOOKUP_PATH, enrich, lookup};
 use crate::serve::error::{METHODS_OF_ORIGINAL, ServeError, StartError, cut, panicked};
 use crate::serve::inbox::{delete_object, post_objects, status};
 use crate::serve::limits::{ClientKey, Tallies, Tally, limit, limit_client, limit_head};
@@ -75,6 +77,7 @@ pub(super) struct Lasting {
     pub(super) inbox: OnceLock<Inbox>,
     /// Makes lists for firewalls.
     pub(super) lists: OnceLock<Lists>,
+    enricher: OnceLock<Enricher>,
 }
 
 impl Lasting {
@@ -152,6 +155,16 @@ impl App {
         self.rights.of(&self.options, self.feed.catalog())
     }
 
+    /// The same, enriching events for those who may read what is told.
+    pub fn with_enricher(self: Arc<Self>, enricher: Enricher) -> Arc<Self> {
+        let _ = self.lasting.enricher.set(enricher);
+        self
+    }
+
+    pub(super) fn enricher(&self) -> Option<&Enricher> {
+        self.lasting.enricher.get()
+    }
+
     pub(super) fn inbox(&self) -> Option<&Inbox> {
         self.lasting.inbox.get()
     }
@@ -164,6 +177,9 @@ impl App {
 /// The whole service, without a socket.
 pub fn router(app: Arc<App>) -> Router {
     let mut router = Router::new().route(LANDING_PATH, get(landing)).route(LISTS_PATH, get(list));
+    if app.enricher().is_some() {
+        router = router.route(ENRICH_PATH, post(enrich)).route(LOOKUP_PATH, get(lookup));
+    }
     for path in [DISCOVERY_20, DISCOVERY_21] {
         router = router.route(path, get(discovery)).route(&format!("{path}/"), get(discovery));
     }

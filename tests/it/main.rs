@@ -10,6 +10,7 @@ mod bench;
 mod cli;
 mod edge;
 mod edges;
+mod enrich;
 mod export;
 mod inbox;
 mod inbox_rows;

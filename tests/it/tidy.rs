@@ -18,12 +18,14 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("feed", vec!["query", "render", "store", "runtime"]),
         ("inbox", vec!["feed", "ingest", "store", "runtime"]),
         ("export", vec!["feed", "render", "runtime"]),
-        ("serve", vec!["export", "feed", "inbox", "runtime"]),
+        ("enrich", vec!["feed", "query", "store", "runtime"]),
+        ("serve", vec!["enrich", "export", "feed", "inbox", "runtime"]),
         ("config", vec!["feed", "inbox", "serve", "store", "render", "query"]),
         (
             "cli",
             vec![
-                "bench", "config", "export", "feed", "inbox", "ingest", "query", "render", "runtime", "serve", "store",
+                "bench", "config", "enrich", "export", "feed", "inbox", "ingest", "query", "render", "runtime",
+                "serve", "store",
             ],
         ),
     ])
