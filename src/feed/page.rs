@@ -149,11 +149,6 @@ impl StoreFeed {
         &self.shared.store
     }
 
-    /// The threads it plans and renders on.
-    pub fn pool(&self) -> &CpuPool {
-        &self.shared.pool
-    }
-
     /// The collection's records as of now, to be asked for one by one: those that clients get who name no version.
     pub(crate) fn members(&self, collection: &Collection) -> Result<Members, FeedError> {
         let options = &collection.options;
