@@ -104,9 +104,7 @@ mod tests {
 
     #[test]
     fn the_most_specific_comes_first() {
-        let mut lengths = Lengths::default();
-        lengths.v4 = 1 << 8 | 1 << 16 | 1 << 24;
-        lengths.v6 = 1 << 32 | 1 << 48;
+        let lengths = Lengths { v4: 1 << 8 | 1 << 16 | 1 << 24, v6: 1 << 32 | 1 << 48 };
         let cases: [(&str, &[&str]); 7] = [
             ("192.0.2.1", &["exact", "network /24", "network /16", "network /8"]),
             ("192.0.2.0/24", &["exact", "network /16", "network /8"]),

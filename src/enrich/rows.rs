@@ -41,7 +41,7 @@ pub(crate) fn name<'a>(names: Option<Names<'a>>, row: usize) -> Option<&'a str> 
 }
 
 /// Text of a column of any text.
-pub(crate) fn text<'a>(texts: Option<&'a StringArray>, row: usize) -> Option<&'a str> {
+pub(crate) fn text(texts: Option<&StringArray>, row: usize) -> Option<&str> {
     texts.filter(|texts| texts.is_valid(row)).map(|texts| texts.value(row))
 }
 
