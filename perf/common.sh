@@ -20,6 +20,7 @@ print(json.dumps({"name": sys.argv[1], **{k: float(v) for k, v in (pair.split("=
 
 # serve CONFIG LOG: starts the server; `url` is where it listens, once it does.
 serve() {
+  : >"$2" # there before anyone reads it
   "$TAXIWAY" serve --config "$1" >"$2" 2>&1 &
   server=$!
   url=
