@@ -6,11 +6,11 @@ use serde_json::json;
 use super::output::{self, grouped, say};
 use super::place::{Place, start_log, store_options};
 use super::{CliError, Outcome};
-use crate::store::{CompactOptions, Store};
+use crate::store::{CompactOptions, Extent, Store};
 
 /// Merge small segments and drop superseded versions that are older than the history.
 ///
-/// Order and dates stay; consumers and readers notice nothing.
+/// Order and dates stay; consumers, readers and writers notice nothing. A server does as much of it by itself as keeps it quick.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  taxiway compact --store /var/lib/taxiway")]
 pub(super) struct CompactArgs {
@@ -28,7 +28,8 @@ pub(super) fn run(args: &CompactArgs) -> Result<Outcome, CliError> {
     let config = args.place.config()?;
     start_log(&config, Some("warn"));
     let store = Store::open(store_options(&config))?;
-    let report = store.compact(&CompactOptions { all: args.all, ..CompactOptions::default() })?;
+    let extent = if args.all { Extent::All } else { Extent::Possible };
+    let report = store.compact(&CompactOptions { extent, ..CompactOptions::default() })?;
     if args.output == output::Form::Json {
         let text = json!({
             "segments_before": report.segments_before, "segments_after": report.segments_after,

@@ -21,7 +21,7 @@ use crate::serve::auth::{Admission, Anonymous};
 use crate::serve::{
     ApiRoot, App, Bound, Live, Probe, StartError, StoreState, bind, on_hangup, roots_of, shutdown_signal,
 };
-use crate::store::{Store, StoreError};
+use crate::store::{Compactor, Store, StoreError};
 
 /// The sample that a first start without configuration shows.
 const SAMPLE: &[u8] = include_bytes!("../../data/sample.ndjson");
@@ -73,6 +73,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<Outcome, CliError> {
     let live = Live::new(app, Some(probe(&store)));
     take_posts(&live, &feed.catalog(), &store)?;
     live.serve_lists(Lists::new(feed.clone()));
+    let _compactor = config.store.compaction.then(|| Compactor::start(&store)).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("io").build()?;
     announce(&config, &admission, &store, &feed, &bound)?;
     let reloader =

@@ -68,6 +68,8 @@ pub struct StoreOptions {
     pub history: Duration,
     /// How ids of observables are made; `None`: what the store has, or the standard's.
     pub id_scheme: Option<IdScheme>,
+    /// Whether a server compacts it in the background.
+    pub compaction: bool,
 }
 
 impl Default for CacheOptions {
@@ -84,6 +86,7 @@ impl Default for StoreOptions {
             license_id: None,
             history: Duration::from_secs(30 * 24 * 3600),
             id_scheme: None,
+            compaction: true,
         }
     }
 }

@@ -133,6 +133,7 @@ impl Reader<'_> {
             license_id: section.filled("license_id").map(value),
             history: section.duration("history", MAX_HISTORY).unwrap_or(defaults.history),
             id_scheme: section.word("id_scheme", &[("stix", IdScheme::Stix), ("xsoar", IdScheme::Xsoar)]),
+            compaction: section.flag("compaction").map_or(defaults.compaction, value),
         };
         section.finish();
         options

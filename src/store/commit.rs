@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -550,25 +550,47 @@ pub(super) fn lock(store: &Store) -> Result<Lock, StoreError> {
 fn lock_within(store: &Store, wait: Duration) -> Result<Lock, StoreError> {
     let Some(path) = store.storage().lock_path() else { return Ok(Lock(None)) };
     let began = Instant::now();
-    let taken = |path: &Path| -> Result<File, StoreError> {
-        let file = lock_file(path)?;
-        let mut sleep = LOCK_POLL[0];
-        while !try_lock_file(&file, path)? {
-            if began.elapsed() >= wait {
-                return Err(StoreError::Locked { path: store.location().to_owned(), waited_s: wait.as_secs() });
-            }
-            std::thread::sleep(sleep);
-            sleep = (sleep * 2).min(LOCK_POLL[1]);
+    let _queue = taken(store, &path.with_extension("queue"), began, wait)?;
+    Ok(Lock(Some(taken(store, &path, began, wait)?)))
+}
+
+/// The lock of a file, once nobody else holds it; waits until `wait` after it `began`.
+fn taken(store: &Store, path: &Path, began: Instant, wait: Duration) -> Result<File, StoreError> {
+    let file = lock_file(path)?;
+    let mut sleep = LOCK_POLL[0];
+    while !try_lock_file(&file, path)? {
+        if began.elapsed() >= wait {
+            return Err(StoreError::Locked { path: store.location().to_owned(), waited_s: wait.as_secs() });
         }
-        Ok(file)
-    };
-    let _queue = taken(&path.with_extension("queue"))?;
-    Ok(Lock(Some(taken(&path)?)))
+        std::thread::sleep(sleep);
+        sleep = (sleep * 2).min(LOCK_POLL[1]);
+    }
+    Ok(file)
+}
+
+/// Takes the lock of compaction, waiting for whoever holds it. Files that a compaction has written are in no version of the store for a
+/// while; as long as this is held, nobody takes them for those of a killed writer.
+pub(super) fn lock_compaction(store: &Store) -> Result<Lock, StoreError> {
+    let Some(path) = compaction_path(store) else { return Ok(Lock(None)) };
+    taken(store, &path, Instant::now(), LOCK_WAIT).map(|file| Lock(Some(file)))
+}
+
+/// Takes the lock of compaction if nobody holds it.
+pub(super) fn try_lock_compaction(store: &Store) -> Result<Option<Lock>, StoreError> {
+    try_lock_at(compaction_path(store))
+}
+
+fn compaction_path(store: &Store) -> Option<PathBuf> {
+    store.storage().lock_path().map(|path| path.with_extension("compaction"))
 }
 
 /// Takes the lock if nobody holds it.
 pub(super) fn try_lock(store: &Store) -> Result<Option<Lock>, StoreError> {
-    let Some(path) = store.storage().lock_path() else { return Ok(Some(Lock(None))) };
+    try_lock_at(store.storage().lock_path())
+}
+
+fn try_lock_at(path: Option<PathBuf>) -> Result<Option<Lock>, StoreError> {
+    let Some(path) = path else { return Ok(Some(Lock(None))) };
     let file = lock_file(&path)?;
     Ok(try_lock_file(&file, &path)?.then_some(Lock(Some(file))))
 }

@@ -4,9 +4,12 @@
 //! Readers of older versions keep their files until those versions expire. Segments of edges that wait become one, without those
 //! that wait no longer.
 //!
+//! Writing the new segments takes no lock: others commit meanwhile, and what they did to the rows is carried over when the new segments
+//! take the place of the old ones.
+//!
 //! A store that is written in many small commits does not wait for that: after each, [`merge_tail`] makes one of the newest segments
 //! where they are many and small, as a counter carries. So the number of segments stays logarithmic in that of the rows, and a row is
-//! written again a few times at most.
+//! written again a few times at most. A server has larger ones carried in the background by the same rule ([`Extent::Needed`]).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,7 +21,8 @@ use roaring::RoaringBitmap;
 
 use super::error::StoreError;
 use super::fs::Storage;
-use super::segment::{ROW_GROUP_BYTES, SegmentWriter, added_of};
+use super::manifest::Manifest;
+use super::segment::{self, ROW_GROUP_BYTES, SegmentWriter, added_of};
 use super::snapshot::{SegmentView, Snapshot, write_superseded};
 use super::{SegmentMeta, Store, commit, gc};
 use crate::model::schema;
@@ -29,15 +33,27 @@ use crate::model::time::MICROS_PER_SECOND;
 pub struct CompactOptions {
     /// Segments of at least this many rows are left alone, unless much of them is superseded.
     pub target_rows: u64,
-    /// Rewrite everything, whatever its size.
-    pub all: bool,
+    /// How much is written again.
+    pub extent: Extent,
     /// Keep superseded rows younger than this; `None`: as the store is configured.
     pub history_s: Option<u64>,
 }
 
+/// How much is written again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Where eight segments of a size have come together, and where a fifth of the rows can go: what a server does by itself, again and
+    /// again, without ever writing a row more than a few times.
+    Needed,
+    /// Whatever can become fewer segments.
+    Possible,
+    /// Every segment.
+    All,
+}
+
 impl Default for CompactOptions {
     fn default() -> Self {
-        CompactOptions { target_rows: 4_000_000, all: false, history_s: None }
+        CompactOptions { target_rows: 4_000_000, extent: Extent::Possible, history_s: None }
     }
 }
 
@@ -55,55 +71,162 @@ pub struct CompactReport {
 }
 
 pub(crate) fn compact(store: &Store, options: &CompactOptions) -> Result<CompactReport, StoreError> {
-    let _lock = commit::lock(store)?;
+    let _alone = commit::lock_compaction(store)?;
+    prepare(store, options)?.publish(store)
+}
+
+/// Whether a compaction of [`Extent::Needed`] has something to do, as far as numbers of rows tell. `thorough` asks for superseded rows
+/// as well, of which only [`compact`] itself finds out whether they are old enough to go.
+pub(crate) fn is_needed(snapshot: &Snapshot, thorough: bool) -> bool {
+    let views = snapshot.segments();
+    let can_drop = |view: &SegmentView| !view.deleted.is_empty() || is_much(view.superseded.len(), view);
+    tail_start(&classes(views, HEAVY_BEHIND)).is_some() || (thorough && views.iter().any(can_drop))
+}
+
+/// New segments, complete but in no version of the store yet.
+pub(crate) struct Prepared {
+    drafts: Vec<Draft>,
+    report: CompactReport,
+}
+
+/// Writes what `options` ask for again. Nothing of it counts before [`Prepared::publish`]; whoever calls this holds the lock of compaction,
+/// which keeps others from removing files that no version names.
+pub(crate) fn prepare(store: &Store, options: &CompactOptions) -> Result<Prepared, StoreError> {
     let snapshot = store.reload()?;
-    let mut report = CompactReport { segments_before: snapshot.segments().len(), ..CompactReport::default() };
     let history_s = options.history_s.unwrap_or(store.options().history_s);
     let horizon = store.now().0.saturating_sub((history_s as i64).saturating_mul(MICROS_PER_SECOND));
+    let mut prepared = Prepared { drafts: Vec::new(), report: CompactReport::default() };
+    for group in plan(&snapshot, options, horizon)? {
+        let views = snapshot.segments().get(group).unwrap_or_default();
+        prepared
+            .drafts
+            .push(Draft::write(store.storage(), views, |view| expired_rows(&snapshot, view, horizon).map(Arc::new))?);
+    }
+    // Before anybody has to wait for it.
+    store.storage().settle()?;
+    Ok(prepared)
+}
 
-    let mut manifest = snapshot.manifest().successor(store.now());
-    manifest.segments.clear();
-    let groups = plan(&snapshot, options, horizon)?;
-    let waiting = snapshot.waiting();
-    let waits_apart = waiting.len() > 1 || waiting.iter().any(|view| !view.superseded.is_empty());
-    if groups.iter().all(|group| !group.rewrite) && !waits_apart {
-        report.segments_after = report.segments_before;
-        return Ok(report);
-    }
-    let storage = Arc::clone(store.storage());
-    for group in groups {
-        let views = &snapshot.segments()[group.segments.clone()];
-        if !group.rewrite {
-            manifest.segments.extend(views.iter().map(|view| view.segment.meta().clone()));
-            continue;
+impl Prepared {
+    /// Puts the new segments where the old ones were, and makes one of those of edges that wait.
+    pub(crate) fn publish(self, store: &Store) -> Result<CompactReport, StoreError> {
+        let Prepared { drafts, mut report } = self;
+        let _lock = commit::lock(store)?;
+        let snapshot = store.reload()?;
+        let storage = Arc::clone(store.storage());
+        let mut manifest = snapshot.manifest().successor(store.now());
+        report.segments_before = manifest.segments.len();
+        let mut changed = false;
+        for draft in drafts {
+            changed |= draft.stand_in(&*storage, &snapshot, &mut manifest, &mut report)?;
         }
-        let rewritten = rewrite(&storage, views, manifest.version, &mut report, |view| {
-            expired_rows(&snapshot, view, horizon).map(Arc::new)
-        })?;
-        manifest.segments.extend(rewritten);
-    }
-    if waits_apart {
-        // Edges that no longer wait have no history.
-        let mut rewriter = Rewriter::new(&storage, true);
-        for view in waiting {
-            rewriter.add(view, &view.superseded)?;
+        let waiting = snapshot.waiting();
+        if waiting.len() > 1 || waiting.iter().any(|view| !view.superseded.is_empty()) {
+            // Edges that no longer wait have no history.
+            let mut rewriter = Rewriter::new(&storage, true);
+            for view in waiting {
+                rewriter.add(view, &view.superseded)?;
+            }
+            manifest.waiting = rewriter.finish()?.written;
+            changed = true;
         }
-        manifest.waiting = rewriter.finish()?.into_iter().map(|(meta, _)| meta).collect();
+        report.segments_after = manifest.segments.len();
+        if changed {
+            let snapshot = store.publish(manifest)?;
+            gc::collect(store, &snapshot)?;
+        }
+        Ok(report)
     }
-    report.segments_after = manifest.segments.len();
-    let snapshot = store.publish(manifest)?;
-    gc::collect(store, &snapshot)?;
-    Ok(report)
+}
+
+/// Segments that are to stand for others.
+struct Draft {
+    /// The ids of these, with the rows that are left out.
+    replaced: Vec<(String, Arc<RoaringBitmap>)>,
+    rewritten: Rewritten,
+}
+
+impl Draft {
+    /// Writes neighbouring segments again as one (or as few as they fit into), without the rows that `gone` says.
+    fn write(
+        storage: &Arc<dyn Storage>,
+        views: &[SegmentView],
+        gone: impl Fn(&SegmentView) -> Result<Arc<RoaringBitmap>, StoreError>,
+    ) -> Result<Self, StoreError> {
+        let mut rewriter = Rewriter::new(storage, false);
+        let mut replaced = Vec::with_capacity(views.len());
+        for view in views {
+            let gone = gone(view)?;
+            rewriter.add(view, &gone)?;
+            replaced.push((view.segment.id().to_owned(), gone));
+        }
+        Ok(Draft { replaced, rewritten: rewriter.finish()? })
+    }
+
+    /// Takes the place of the old segments, with what is superseded and deleted by now. Not when others wrote them again meanwhile, or
+    /// when a row that was left out counts again, because newer versions of its record were deleted: then the files go, and the next
+    /// compaction sees to it.
+    fn stand_in(
+        self,
+        storage: &dyn Storage,
+        newest: &Snapshot,
+        manifest: &mut Manifest,
+        report: &mut CompactReport,
+    ) -> Result<bool, StoreError> {
+        let Draft { replaced, rewritten: Rewritten { mut written, pieces } } = self;
+        let views = newest.segments();
+        let first = |ids: &mut dyn Iterator<Item = &str>| {
+            let first = replaced.first()?;
+            ids.position(|id| id == first.0)
+        };
+        let views = first(&mut views.iter().map(|view| view.segment.id()))
+            .and_then(|start| views.get(start..start + replaced.len()))
+            .filter(|views| {
+                let same = |(view, (id, gone)): (&SegmentView, &(String, Arc<RoaringBitmap>))| {
+                    view.segment.id() == id && gone.is_subset(&view.superseded)
+                };
+                views.iter().zip(&replaced).all(same)
+            });
+        let start = first(&mut manifest.segments.iter().map(|meta| meta.id.as_str()));
+        let (Some(views), Some(start)) = (views, start) else {
+            for meta in &written {
+                storage.delete(&segment::data_path(&meta.id))?;
+                storage.delete(&segment::index_path(&meta.id))?;
+            }
+            return Ok(false);
+        };
+        let mut superseded = vec![RoaringBitmap::new(); written.len()];
+        let mut deleted = superseded.clone();
+        for Piece { from, rows, to, place } in &pieces {
+            let Some(view) = views.get(*from) else { continue };
+            for (marks, out) in [(&view.superseded, &mut superseded), (&view.deleted, &mut deleted)] {
+                if let Some(out) = out.get_mut(*to).filter(|_| !marks.is_disjoint(rows)) {
+                    let places = rows.iter().zip(*place..);
+                    out.extend(places.filter(|(row, _)| marks.contains(*row)).map(|(_, place)| place));
+                }
+            }
+        }
+        for ((meta, superseded), deleted) in written.iter_mut().zip(superseded).zip(deleted) {
+            report.rewritten += meta.rows;
+            meta.superseded = write_superseded(storage, &meta.id, manifest.version, &superseded)?;
+            meta.deleted = write_superseded(storage, &meta.id, manifest.version, &deleted)?;
+        }
+        report.dropped += replaced.iter().map(|(_, gone)| gone.len()).sum::<u64>();
+        manifest.segments.splice(start..start + replaced.len(), written);
+        Ok(true)
+    }
 }
 
 /// So many segments of a size become one of the next.
 const FANOUT: usize = 8;
 /// Segments of this weight are left to [`compact`].
 const HEAVY: u64 = 16_384;
+/// Segments of this weight are left alone in the background: eight of the size below become one beyond it, and that is it.
+const HEAVY_BEHIND: u64 = 262_144;
 
 /// Makes one of the newest segments, when they are many and small. Costs next to nothing when they are not.
 pub(crate) fn merge_tail(store: &Store) -> Result<CompactReport, StoreError> {
-    let start_of = |snapshot: &Snapshot| tail_start(&snapshot.segments().iter().map(size_class).collect::<Vec<_>>());
+    let start_of = |snapshot: &Snapshot| tail_start(&classes(snapshot.segments(), HEAVY));
     let idle = |snapshot: &Snapshot| {
         let segments = snapshot.segments().len();
         CompactReport { segments_before: segments, segments_after: segments, ..CompactReport::default() }
@@ -117,23 +240,24 @@ pub(crate) fn merge_tail(store: &Store) -> Result<CompactReport, StoreError> {
     let mut report = idle(&snapshot);
     let Some(start) = start_of(&snapshot) else { return Ok(report) };
     let mut manifest = snapshot.manifest().successor(store.now());
-    manifest.segments.truncate(start);
     let tail = snapshot.segments().get(start..).unwrap_or_default();
-    let rewritten =
-        rewrite(store.storage(), tail, manifest.version, &mut report, |view| Ok(Arc::clone(&view.deleted)))?;
-    manifest.segments.extend(rewritten);
+    let draft = Draft::write(store.storage(), tail, |view| Ok(Arc::clone(&view.deleted)))?;
+    draft.stand_in(&**store.storage(), &snapshot, &mut manifest, &mut report)?;
     report.segments_after = manifest.segments.len();
     let snapshot = store.publish(manifest)?;
     gc::collect(store, &snapshot)?;
     Ok(report)
 }
 
-/// How large a segment is, in steps of [`FANOUT`]; `None` for those that are left alone.
-fn size_class(view: &SegmentView) -> Option<u32> {
-    let meta = view.segment.meta();
-    // Rows, or kilobytes where they are long.
-    let weight = meta.rows.max(meta.bytes >> 10).max(1);
-    (weight < HEAVY).then(|| weight.ilog(FANOUT as u64))
+/// How large segments are, in steps of [`FANOUT`]; `None` for those that are left alone.
+fn classes(views: &[SegmentView], heavy: u64) -> Vec<Option<u32>> {
+    let class = |view: &SegmentView| {
+        let meta = view.segment.meta();
+        // Rows, or kilobytes where they are long.
+        let weight = meta.rows.max(meta.bytes >> 10).max(1);
+        (weight < heavy).then(|| weight.ilog(FANOUT as u64))
+    };
+    views.iter().map(class).collect()
 }
 
 /// From which segment on they should become one: where [`FANOUT`] of one size have come together, with the smaller ones behind and
@@ -157,48 +281,29 @@ fn tail_start(classes: &[Option<u32>]) -> Option<usize> {
     start
 }
 
-/// Writes segments again as one (or as few as they fit into), without the rows that `gone` says.
-fn rewrite(
-    storage: &Arc<dyn Storage>,
-    views: &[SegmentView],
-    version: u64,
-    report: &mut CompactReport,
-    gone: impl Fn(&SegmentView) -> Result<Arc<RoaringBitmap>, StoreError>,
-) -> Result<Vec<SegmentMeta>, StoreError> {
-    let mut rewriter = Rewriter::new(storage, false);
-    for view in views {
-        let gone = gone(view)?;
-        report.dropped += gone.len();
-        rewriter.add(view, &gone)?;
-    }
-    let mut written = Vec::new();
-    for (mut meta, superseded) in rewriter.finish()? {
-        report.rewritten += meta.rows;
-        meta.superseded = write_superseded(&**storage, &meta.id, version, &superseded)?;
-        written.push(meta);
-    }
-    Ok(written)
-}
-
-struct Group {
-    segments: Range<usize>,
-    rewrite: bool,
-}
-
-/// Runs of neighbours that together stay within the target; a single segment is rewritten only for what it would drop.
-fn plan(snapshot: &Snapshot, options: &CompactOptions, horizon: i64) -> Result<Vec<Group>, StoreError> {
+/// Which neighbours are to be written again together.
+fn plan(snapshot: &Snapshot, options: &CompactOptions, horizon: i64) -> Result<Vec<Range<usize>>, StoreError> {
     let views = snapshot.segments();
+    let carried = match options.extent {
+        Extent::Needed => tail_start(&classes(views, HEAVY_BEHIND)).unwrap_or(views.len()),
+        Extent::Possible | Extent::All => 0,
+    };
     let mut groups = Vec::new();
     let mut start = 0;
-    while start < views.len() {
+    while let Some(first) = views.get(start) {
         let mut end = start + 1;
-        let mut rows = views[start].live_rows();
-        while end < views.len() && rows + views[end].live_rows() <= options.target_rows {
-            rows += views[end].live_rows();
+        let mut rows = first.live_rows();
+        while let Some(next) = views.get(end)
+            && start >= carried
+            && rows + next.live_rows() <= options.target_rows
+        {
+            rows += next.live_rows();
             end += 1;
         }
-        let rewrite = options.all || end - start > 1 || drops_much(snapshot, &views[start], horizon)?;
-        groups.push(Group { segments: start..end, rewrite });
+        // A single segment is rewritten only for what it would drop.
+        if options.extent == Extent::All || end - start > 1 || drops_much(snapshot, first, horizon)? {
+            groups.push(start..end);
+        }
         start = end;
     }
     Ok(groups)
@@ -209,9 +314,12 @@ fn drops_much(snapshot: &Snapshot, view: &SegmentView, horizon: i64) -> Result<b
     if !view.deleted.is_empty() {
         return Ok(true);
     }
-    let much = |rows: u64| rows * 5 > view.segment.meta().rows;
     // Counting what has expired means looking up every record; what is not even superseded has not.
-    Ok(much(view.superseded.len()) && much(expired_rows(snapshot, view, horizon)?.len()))
+    Ok(is_much(view.superseded.len(), view) && is_much(expired_rows(snapshot, view, horizon)?.len(), view))
+}
+
+fn is_much(rows: u64, view: &SegmentView) -> bool {
+    rows * 5 > view.segment.meta().rows
 }
 
 /// Deleted rows, and superseded ones whose successor came before the horizon.
@@ -241,6 +349,22 @@ fn expired_rows(snapshot: &Snapshot, view: &SegmentView, horizon: i64) -> Result
     Ok(expired)
 }
 
+/// Segments that were written, and where each of their rows comes from.
+struct Rewritten {
+    written: Vec<SegmentMeta>,
+    pieces: Vec<Piece>,
+}
+
+/// Rows that stand behind each other in a new segment.
+struct Piece {
+    /// Which of the old segments they come from, and which rows of it they are.
+    from: usize,
+    rows: RoaringBitmap,
+    /// Which of the new segments they are in, and where the first of them.
+    to: usize,
+    place: u32,
+}
+
 /// Writes the rows it is given into as few segments as it can.
 struct Rewriter {
     storage: Arc<dyn Storage>,
@@ -248,10 +372,12 @@ struct Rewriter {
     ends: Option<Vec<(u64, u32)>>,
     /// The first `added` that a waiting row can have.
     next_added: i64,
-    done: Vec<(SegmentMeta, RoaringBitmap)>,
-    /// The segment being written, its superseded rows, and how many rows it has with those that wait.
+    done: Vec<SegmentMeta>,
+    pieces: Vec<Piece>,
+    /// How many segments were added.
+    added: usize,
+    /// The segment being written, and how many rows it has with those that wait.
     writer: Option<SegmentWriter>,
-    superseded: RoaringBitmap,
     rows: u32,
     pending: Vec<(RecordBatch, Vec<u64>, Vec<u64>)>,
     pending_rows: usize,
@@ -265,8 +391,9 @@ impl Rewriter {
             ends: waiting.then(Vec::new),
             next_added: i64::MIN,
             done: Vec::new(),
+            pieces: Vec::new(),
+            added: 0,
             writer: None,
-            superseded: RoaringBitmap::new(),
             rows: 0,
             pending: Vec::new(),
             pending_rows: 0,
@@ -275,6 +402,8 @@ impl Rewriter {
     }
 
     fn add(&mut self, view: &SegmentView, expired: &RoaringBitmap) -> Result<(), StoreError> {
+        let from = self.added;
+        self.added += 1;
         let rows = view.segment.rows();
         let mut keys = vec![(0, 0); rows as usize];
         for entry in view.segment.file()?.index.entries()? {
@@ -298,12 +427,16 @@ impl Rewriter {
                 self.end_segment()?;
             }
             let rows: Vec<u32> = kept_rows.by_ref().take(batch.num_rows()).collect();
-            for (offset, row) in rows.iter().enumerate() {
-                let place = self.rows + offset as u32;
-                if view.superseded.contains(*row) {
-                    self.superseded.insert(place);
+            let to = self.done.len();
+            match self.pieces.last_mut().filter(|piece| piece.from == from && piece.to == to) {
+                Some(piece) => piece.rows.extend(&rows),
+                None => {
+                    let rows = RoaringBitmap::from_iter(&rows);
+                    self.pieces.push(Piece { from, rows, to, place: self.rows });
                 }
-                if let Some(ends) = &mut self.ends {
+            }
+            if let Some(ends) = &mut self.ends {
+                for (row, place) in rows.iter().zip(self.rows..) {
                     let first = filed.partition_point(|(filed, _)| filed < row);
                     let own = filed.iter().skip(first).take_while(|(filed, _)| filed == row);
                     ends.extend(own.map(|(_, end)| (*end, place)));
@@ -366,19 +499,18 @@ impl Rewriter {
             self.write(self.pending_rows)?;
         }
         self.rows = 0;
-        let superseded = std::mem::take(&mut self.superseded);
         if let (Some(writer), Some(ends)) = (&mut self.writer, &mut self.ends) {
             writer.file_ends(std::mem::take(ends));
         }
         if let Some(meta) = self.writer.take().map(SegmentWriter::finish).transpose()?.flatten() {
-            self.done.push((meta, superseded));
+            self.done.push(meta);
         }
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Vec<(SegmentMeta, RoaringBitmap)>, StoreError> {
+    fn finish(mut self) -> Result<Rewritten, StoreError> {
         self.end_segment()?;
-        Ok(self.done)
+        Ok(Rewritten { written: self.done, pieces: self.pieces })
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::error::StoreError;
 use super::manifest::Manifest;
 use super::snapshot::Snapshot;
-use super::{Store, segment};
+use super::{Store, commit, segment};
 
 /// Manifests beyond this number go even when they are young.
 const MOST_MANIFESTS: usize = 2_000;
@@ -121,8 +121,10 @@ pub(crate) fn remove_orphans(store: &Store, newest: &Snapshot, kept: &[u64]) -> 
             name_files(&manifest, &mut named);
         }
     }
-    // Without a process lock another writer may be at work: leave it a day.
-    let youngest_s = if storage.lock_path().is_some() { 0 } else { 86_400 };
+    // A compaction writes before any version names what it wrote, and without a process lock another writer may be at work: leave
+    // them a day.
+    let compaction = commit::try_lock_compaction(store)?;
+    let youngest_s = if compaction.is_some() && storage.lock_path().is_some() { 0 } else { 86_400 };
     for folder in ["segments", "superseded"] {
         for listed in storage.list(folder)? {
             let path = format!("{folder}/{}", listed.name);

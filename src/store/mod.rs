@@ -17,6 +17,7 @@
 //! An edge is in the log only behind both of its ends. One that misses an end waits in a segment that the manifest lists apart: the same
 //! files, the same durability, but no reader sees its rows.
 
+mod behind;
 mod check;
 mod commit;
 mod compact;
@@ -42,10 +43,11 @@ use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
+pub use behind::Compactor;
 pub use check::CheckReport;
 pub(crate) use commit::{Dates, joined};
 pub use commit::{NewRows, Writer, bytes_of};
-pub use compact::{CompactOptions, CompactReport};
+pub use compact::{CompactOptions, CompactReport, Extent};
 pub use error::StoreError;
 pub(crate) use index::{id_key, uuid_key};
 pub use manifest::{Manifest, SegmentMeta};
@@ -392,6 +394,11 @@ impl Store {
     /// Rewrites small or much superseded segments into fewer, fuller ones; `added` and the order stay.
     pub fn compact(&self, options: &CompactOptions) -> Result<CompactReport, StoreError> {
         compact::compact(self, options)
+    }
+
+    /// Whether a compaction of [`Extent::Needed`] may have something to do; `thorough` looks at superseded rows, too.
+    pub(crate) fn needs_compaction(&self, thorough: bool) -> Result<bool, StoreError> {
+        Ok(compact::is_needed(&*self.snapshot()?, thorough))
     }
 
     /// Makes one of the newest segments when they are many and small; for whoever writes many small commits, after each of them.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::fs::{self, FileSink, Listed, ReadAt, Storage};
 use super::segment::SegmentWriter;
-use super::{CompactOptions, Segment, Store, StoreError, StoreOptions};
+use super::{CompactOptions, Compactor, Extent, Segment, Store, StoreError, StoreOptions};
 use crate::ingest::{self, DecodeOptions, Importer, Input, Summary};
 use crate::model::time::Timestamp;
 
@@ -140,40 +140,41 @@ fn edges(numbers: std::ops::Range<usize>) -> String {
 const REPORT: &str = r#"{"indicator_type":"Report","value":"R","timestamp":"2024-01-01T00:00:00Z","CustomFields":{"reportobjectreferences":[{"objectstixid":"url--own"}]}}
 "#;
 
+/// One record goes, of another the newest version, so that the one before comes to the front.
+fn delete_some(store: &Store) -> Result<(), String> {
+    let mut writer = store.writer().map_err(|error| error.to_string())?;
+    let snapshot = Arc::clone(writer.snapshot());
+    for (value, whole) in [("h5.example.com", true), ("h6.example.com", false)] {
+        let key = twox_hash::XxHash3_64::oneshot(format!("Domain\0{value}").as_bytes());
+        let found = snapshot.find_keys(&[key]).map_err(|error| error.to_string())?;
+        assert!(!found.is_empty() || whole);
+        let again = found.iter().any(|found| found.deleted) || found.len() < 2;
+        for found in found.iter().filter(|_| !again) {
+            match whole || found.live {
+                true => writer.delete(found.segment, found.row),
+                false => writer.revive(found.segment, found.row),
+            }
+        }
+    }
+    writer.publish().map(|_| ()).map_err(|error| error.to_string())
+}
+
 /// Design §3: whatever the step, the store is whole, holds the last version or the next, and doing it again completes it.
 #[test]
 fn a_death_at_any_step_leaves_the_last_version_or_the_next() {
     type Work = fn(&Store) -> Result<(), String>;
-    let all = || CompactOptions { all: true, history_s: Some(0), ..CompactOptions::default() };
+    let all = || CompactOptions { extent: Extent::All, history_s: Some(0), ..CompactOptions::default() };
     let update: Work = |store| import(store, &domains(50..150, 3)).map(|_| ());
     let compact: Work = |store| {
-        let all = CompactOptions { all: true, history_s: Some(0), ..CompactOptions::default() };
+        let all = CompactOptions { extent: Extent::All, history_s: Some(0), ..CompactOptions::default() };
         store.compact(&all).map(|_| ()).map_err(|error| error.to_string())
     };
     // Ends change and come, edges enter and wait, the report gets references.
     let link: Work = |store| import(store, &(domains(5..35, 2) + REPORT + &edges(30..40))).map(|_| ());
-    // One record goes, of another the newest version, so that the one before comes to the front.
-    let delete: Work = |store| {
-        let mut writer = store.writer().map_err(|error| error.to_string())?;
-        let snapshot = Arc::clone(writer.snapshot());
-        for (value, whole) in [("h5.example.com", true), ("h6.example.com", false)] {
-            let key = twox_hash::XxHash3_64::oneshot(format!("Domain\0{value}").as_bytes());
-            let found = snapshot.find_keys(&[key]).map_err(|error| error.to_string())?;
-            assert!(!found.is_empty() || whole);
-            let again = found.iter().any(|found| found.deleted) || found.len() < 2;
-            for found in found.iter().filter(|_| !again) {
-                match whole || found.live {
-                    true => writer.delete(found.segment, found.row),
-                    false => writer.revive(found.segment, found.row),
-                }
-            }
-        }
-        writer.publish().map(|_| ()).map_err(|error| error.to_string())
-    };
     let merge: Work = |store| store.merge_tail().map(|_| ()).map_err(|error| error.to_string());
     let singles: Vec<String> = (200..209).map(|number| domains(number..number + 1, 1)).collect();
     let cases: [(&str, String, Work, [u64; 2]); 6] = [
-        ("delete", String::new(), delete, [99, 0]),
+        ("delete", String::new(), delete_some, [99, 0]),
         ("merge", singles.join("\0"), merge, [109, 0]),
         ("import", String::new(), update, [150, 0]),
         ("compact", String::new(), compact, [100, 0]),
@@ -237,6 +238,88 @@ fn a_death_at_any_step_leaves_the_last_version_or_the_next() {
             assert!(deaths > 5, "{name}: only {deaths} steps");
         }
     }
+}
+
+/// A compaction writes without the lock. What others commit meanwhile holds, and where it does not go together with what was written,
+/// that is dropped.
+#[test]
+fn what_is_committed_while_a_compaction_writes_holds() {
+    type Work = fn(&Store);
+    let cases: [(&str, Work, [bool; 2]); 6] = [
+        ("nothing", |_| (), [true, true]),
+        ("changes", |store| drop(import(store, &domains(5..150, 3)).unwrap()), [true, true]),
+        // The version that comes to the front was left out where there is no history.
+        ("deletions", |store| delete_some(store).unwrap(), [false, true]),
+        ("merging", |store| drop(store.merge_tail().unwrap()), [false, false]),
+        (
+            "another compaction",
+            |store| drop(store.compact(&CompactOptions { extent: Extent::All, ..CompactOptions::default() }).unwrap()),
+            [false, false],
+        ),
+        ("edges", |store| drop(import(store, &edges(100..110)).unwrap()), [true, true]),
+    ];
+    for (name, meanwhile, expected) in cases {
+        for (history_s, expected) in [0, 86_400].into_iter().zip(expected) {
+            let folder = tempfile::tempdir().unwrap();
+            let options =
+                StoreOptions { location: folder.path().to_string_lossy().into_owned(), ..StoreOptions::default() };
+            let store = Store::open_or_create(options.clone()).unwrap();
+            import(&store, &domains(0..100, 1)).unwrap();
+            import(&store, &domains(0..10, 2)).unwrap();
+            (200..209).for_each(|number| drop(import(&store, &domains(number..number + 1, 1)).unwrap()));
+            let other = Store::open(options).unwrap();
+            let history_s = Some(history_s);
+            let prepared = super::compact::prepare(&other, &CompactOptions { history_s, ..CompactOptions::default() });
+            meanwhile(&store);
+            let before = state(&store);
+            let files = |folder: &Path| std::fs::read_dir(folder.join("segments")).unwrap().count();
+            let written = files(folder.path());
+            let report = prepared.unwrap().publish(&other).unwrap();
+            assert_eq!(report.rewritten > 0, expected, "{name}, history {history_s:?}");
+            assert_eq!(files(folder.path()) < written, !expected, "{name}, history {history_s:?}");
+            store.reload().unwrap();
+            assert_eq!(state(&store), before, "{name}, history {history_s:?}");
+            let check = store.check(|_| ()).unwrap();
+            assert!(check.problems.is_empty(), "{name}, history {history_s:?}: {:?}", check.problems);
+            // Deleted once more, from the new segments.
+            delete_some(&store).unwrap();
+            assert!(store.check(|_| ()).unwrap().problems.is_empty(), "{name}, history {history_s:?}");
+        }
+    }
+}
+
+/// Files of a compaction that others know nothing of are not taken for orphans, and are once it is over.
+#[test]
+fn files_of_a_compaction_are_no_orphans() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = StoreOptions { location: folder.path().to_string_lossy().into_owned(), ..StoreOptions::default() };
+    let store = Store::open_or_create(options.clone()).unwrap();
+    import(&store, &domains(0..100, 1)).unwrap();
+    let orphan = folder.path().join("segments/orphan.parquet");
+    std::fs::write(&orphan, "").unwrap();
+    let compaction = super::commit::lock_compaction(&Store::open(options).unwrap()).unwrap();
+    store.remove_orphans().unwrap();
+    assert!(orphan.exists());
+    drop(compaction);
+    store.remove_orphans().unwrap();
+    assert!(!orphan.exists());
+}
+
+/// Many commits of a size become few segments while a server runs, without anybody asking.
+#[test]
+fn a_server_compacts_in_the_background() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = StoreOptions { location: folder.path().to_string_lossy().into_owned(), ..StoreOptions::default() };
+    let store = Store::open_or_create(options).unwrap();
+    (0..9).for_each(|number| drop(import(&store, &domains(number * 10..(number + 1) * 10, 1)).unwrap()));
+    let before = state(&store);
+    assert_eq!(store.snapshot().unwrap().segments().len(), 9);
+    let _compactor = Compactor::every(&store, std::time::Duration::from_millis(1)).unwrap();
+    while store.reload().unwrap().segments().len() > 1 {
+        std::thread::yield_now();
+    }
+    assert_eq!(state(&store), before);
+    assert!(store.check(|_| ()).unwrap().problems.is_empty());
 }
 
 /// Who lets the lock go and wants it again at once comes behind whoever waited.
@@ -495,7 +578,7 @@ fn stores_of_the_first_schema_are_read_and_go_on() {
     let now = state(&store);
     assert_eq!(now.len(), expected.len());
     assert!(now.last().unwrap().contains("relationship--44298a74"), "{now:?}");
-    store.compact(&CompactOptions { all: true, history_s: Some(0), ..CompactOptions::default() }).unwrap();
+    store.compact(&CompactOptions { extent: Extent::All, history_s: Some(0), ..CompactOptions::default() }).unwrap();
     assert_eq!(state(&store), now);
     assert!(
         store

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use taxiway::ingest::{self, DecodeOptions, Importer, Input, Summary};
 use taxiway::model::ids::{IdSpace, ScoFacts, Uuid16, write_uuid};
 use taxiway::model::time::Timestamp;
-use taxiway::store::{CompactOptions, Store};
+use taxiway::store::{CompactOptions, Extent, Store};
 
 use crate::support::{import, import_text, indicator, options, temp_store};
 
@@ -392,7 +392,7 @@ proptest! {
                     prop_assert_eq!(store.reload().unwrap().version(), before);
                 }
                 Step::Compact => {
-                    store.compact(&CompactOptions { all: true, history_s: Some(0), ..CompactOptions::default() }).unwrap();
+                    store.compact(&CompactOptions { extent: Extent::All, history_s: Some(0), ..CompactOptions::default() }).unwrap();
                 }
                 Step::Reopen => store = open(),
             }
@@ -659,7 +659,9 @@ fn definitions_come_first_and_once() {
         [("definition", "green"), ("object", "TLP:RED"), ("object", "TLP:WHITE"), ("object", "TLP:AMBER")]
     );
     assert_eq!(temp.store.snapshot().unwrap().live_rows(), 10);
-    temp.store.compact(&CompactOptions { all: true, history_s: Some(0), ..CompactOptions::default() }).unwrap();
+    temp.store
+        .compact(&CompactOptions { extent: Extent::All, history_s: Some(0), ..CompactOptions::default() })
+        .unwrap();
     assert_eq!(temp.store.snapshot().unwrap().live_rows(), 10);
     assert_eq!(log(&temp.store).len(), rows.len());
     assert_sound(&temp.store);

@@ -406,7 +406,11 @@ fn new_versions_are_taken_in_without_a_pause() {
         std::thread::yield_now();
     }
     // Compaction changes the segments, and nothing else.
-    let options = taxiway::store::CompactOptions { all: true, history_s: Some(0), ..Default::default() };
+    let options = taxiway::store::CompactOptions {
+        extent: taxiway::store::Extent::All,
+        history_s: Some(0),
+        ..Default::default()
+    };
     temp.store.compact(&options).unwrap();
     let version = temp.store.reload().unwrap().version();
     while enricher.state().unwrap().version != version {

@@ -20,7 +20,7 @@ use taxiway::feed::collection::CollectionSpec;
 use taxiway::model::kind::StixType;
 use taxiway::model::time::Timestamp;
 use taxiway::render::{ExtensionFields, Profile, StixVersion};
-use taxiway::store::{CompactOptions, Store};
+use taxiway::store::{CompactOptions, Extent, Store};
 
 use crate::support::{OneCollection, import, import_text, indicator, listening, options, spec, taxiway, temp_store};
 
@@ -608,7 +608,7 @@ fn an_export_that_was_cut_off_goes_on() {
     let store =
         Store::open(taxiway::store::StoreOptions { snapshots_kept_s: 0, ..options(temp.folder.path()) }).unwrap();
     import(&store, &[indicator("Domain", "h5.example.com", 3, &["changed"])]);
-    store.compact(&CompactOptions { all: true, ..CompactOptions::default() }).unwrap();
+    store.compact(&CompactOptions { extent: Extent::All, ..CompactOptions::default() }).unwrap();
     let one = OneCollection::new(&store, &spec("all", ""));
     let summary = one.export(&request).unwrap();
     assert!(summary.moved && summary.kept == 3);

@@ -12,7 +12,7 @@ use taxiway::feed::collection::CollectionSpec;
 use taxiway::ingest::{self, DecodeOptions, Input};
 use taxiway::model::schema::column as c;
 use taxiway::model::time::Timestamp;
-use taxiway::store::{CompactOptions, NewRows, Store};
+use taxiway::store::{CompactOptions, Extent, NewRows, Store};
 
 use crate::support::{OneCollection, TempStore, import, indicator, options, spec, temp_store, values};
 
@@ -147,7 +147,7 @@ fn checked(store: &Store) {
 }
 
 fn all_compacted(temp: &TempStore) {
-    let everything = CompactOptions { all: true, history_s: Some(86_400), ..CompactOptions::default() };
+    let everything = CompactOptions { extent: Extent::All, history_s: Some(86_400), ..CompactOptions::default() };
     temp.store.compact(&everything).unwrap();
 }
 

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::json;
 use taxiway::feed::api::{Coding, FeedError, Filters, Given, PageRequest, Shape, Versions};
 use taxiway::model::time::Timestamp;
-use taxiway::store::{CompactOptions, Store};
+use taxiway::store::{CompactOptions, Extent, Store};
 
 use crate::support::{OneCollection, import, indicator, spec, temp_store, values};
 
@@ -18,15 +18,16 @@ enum Step {
     /// Records arrive: (value number, score).
     Import(Vec<(u8, u8)>),
     Compact {
-        all: bool,
+        extent: Extent,
         history_s: u64,
     },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let import = proptest::collection::vec((0u8..40, 0u8..4), 1..12).prop_map(Step::Import);
-    let compact = (any::<bool>(), prop_oneof![Just(0u64), Just(86_400)])
-        .prop_map(|(all, history_s)| Step::Compact { all, history_s });
+    let extent = prop_oneof![Just(Extent::Needed), Just(Extent::Possible), Just(Extent::All)];
+    let compact = (extent, prop_oneof![Just(0u64), Just(86_400)])
+        .prop_map(|(extent, history_s)| Step::Compact { extent, history_s });
     proptest::collection::vec(prop_oneof![4 => import, 1 => compact], 1..8)
 }
 
@@ -43,8 +44,8 @@ fn apply(store: &Store, step: &Step, model: &mut BTreeMap<String, u8>) {
                 .collect();
             import(store, &documents);
         }
-        Step::Compact { all, history_s } => {
-            let options = CompactOptions { all: *all, history_s: Some(*history_s), ..CompactOptions::default() };
+        Step::Compact { extent, history_s } => {
+            let options = CompactOptions { extent: *extent, history_s: Some(*history_s), ..CompactOptions::default() };
             store.compact(&options).unwrap();
         }
     }
