@@ -1,11 +1,12 @@
 //! Column builders for decoded records, and what a decoded block is handed on as.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{
     ArrayBuilder, ArrayRef, BooleanBuilder, DictionaryArray, FixedSizeBinaryBuilder, Int8Builder, Int16Builder,
-    Int32Array, ListBuilder, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondBuilder,
+    Int32Array, ListBuilder, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondBuilder, new_null_array,
 };
 use arrow::buffer::{NullBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Int32Type};
@@ -265,9 +266,9 @@ impl BatchBuilder {
             expected: (rows, bytes),
             rows: 0,
             content: Vec::new(),
-            keys: Vec::new(),
-            digests: Vec::new(),
-            lines: Vec::new(),
+            keys: Vec::with_capacity(rows),
+            digests: Vec::with_capacity(rows),
+            lines: Vec::with_capacity(rows),
             warnings: Warnings::default(),
         }
     }
@@ -289,13 +290,19 @@ impl BatchBuilder {
         let rows = self.rows;
         match self.columns.get_mut(col as usize) {
             Some(Column::Text(builder)) => {
-                if col == Col::Document && builder.is_empty() {
-                    *builder = StringBuilder::with_capacity(self.expected.0, self.expected.1);
+                if builder.is_empty() {
+                    let bytes = if col == Col::Document { self.expected.1 } else { usual_bytes(col, self.expected.0) };
+                    *builder = StringBuilder::with_capacity(self.expected.0, bytes);
                 }
                 pad!(builder, rows);
                 builder.append_value(text);
             }
-            Some(Column::Dictionary(builder)) => builder.append(rows, text),
+            Some(Column::Dictionary(builder)) => {
+                if builder.keys.is_empty() {
+                    builder.keys.reserve(self.expected.0);
+                }
+                builder.append(rows, text);
+            }
             _ => debug_assert!(false, "{col:?} is not text"),
         }
     }
@@ -303,6 +310,9 @@ impl BatchBuilder {
     /// Sets a UUID; never counted as content, since it follows from it.
     pub(crate) fn uuid(&mut self, col: Col, id: &Uuid16) {
         if let Some(Column::Uuid(builder)) = self.columns.get_mut(col as usize) {
+            if builder.is_empty() {
+                *builder = FixedSizeBinaryBuilder::with_capacity(self.expected.0, 16);
+            }
             pad!(builder, self.rows);
             // 16 bytes always fit the column of 16 bytes.
             let appended = builder.append_value(id);
@@ -316,6 +326,10 @@ impl BatchBuilder {
         let Some(at) = at else { return };
         self.hash(col, &at.0.to_le_bytes());
         if let Some(Column::Time(builder)) = self.columns.get_mut(col as usize) {
+            if builder.is_empty() {
+                *builder = TimestampMicrosecondBuilder::with_capacity(self.expected.0)
+                    .with_data_type(schema::timestamp_type());
+            }
             pad!(builder, self.rows);
             builder.append_value(at.0);
         } else {
@@ -337,6 +351,10 @@ impl BatchBuilder {
     /// Sets a list that does not count as content.
     pub(crate) fn list_aside<'t>(&mut self, col: Col, texts: impl Iterator<Item = &'t str>) {
         if let Some(Column::List(builder)) = self.columns.get_mut(col as usize) {
+            if builder.is_empty() {
+                let (rows, bytes) = (self.expected.0, usual_bytes(col, self.expected.0));
+                **builder = ListBuilder::with_capacity(StringBuilder::with_capacity(rows, bytes), rows);
+            }
             pad!(builder, self.rows);
             for text in texts {
                 builder.values().append_value(text);
@@ -395,8 +413,13 @@ impl BatchBuilder {
 
     pub(crate) fn finish(self, rejects: Vec<Reject>, read: u64, bytes: u64) -> Result<Parsed, ArrowError> {
         let rows = self.rows;
-        let arrays = self.columns.into_iter().map(|column| column.finish(rows)).collect::<Result<Vec<_>, _>>()?;
-        let batch = RecordBatch::try_new(schema::input_schema(), arrays)?;
+        if rows >= TELLING_ROWS {
+            note_usual_bytes(&self.columns, rows);
+        }
+        let schema = schema::input_schema();
+        let arrays = self.columns.into_iter().zip(schema.fields());
+        let arrays = arrays.map(|(column, field)| column.finish(field.data_type(), rows)).collect::<Result<_, _>>()?;
+        let batch = RecordBatch::try_new(Arc::clone(&schema), arrays)?;
         let BatchBuilder { keys, digests, lines, warnings, .. } = self;
         Ok(Parsed { batch, keys, digests, lines, rejects, warnings, read, bytes })
     }
@@ -412,6 +435,35 @@ impl BatchBuilder {
         self.content.extend_from_slice(&((content.len() as u64) << 8 | col as u64).to_le_bytes());
         self.content.extend_from_slice(content);
     }
+}
+
+/// A batch of fewer rows says little of how long texts usually are.
+const TELLING_ROWS: usize = 256;
+
+thread_local! {
+    /// For each column the length of its texts in the last batch that this thread built, for 1,024 rows: what the next one
+    /// will need, so that buffers do not grow by doubling.
+    static USUAL_BYTES: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+}
+
+fn usual_bytes(col: Col, rows: usize) -> usize {
+    let per_1024 = USUAL_BYTES.with_borrow(|usual| usual.get(col as usize).copied().unwrap_or_default());
+    // A little more, since batches differ.
+    per_1024 * rows / 1_024 * 9 / 8
+}
+
+fn note_usual_bytes(columns: &[Column], rows: usize) {
+    USUAL_BYTES.with_borrow_mut(|usual| {
+        usual.clear();
+        usual.extend(columns.iter().map(|column| {
+            let bytes = match column {
+                Column::Text(builder) => builder.values_slice().len(),
+                Column::List(builder) => builder.values_ref().values_slice().len(),
+                _ => 0,
+            };
+            bytes * 1_024 / rows
+        }));
+    });
 }
 
 #[derive(Debug)]
@@ -442,10 +494,13 @@ impl Column {
         }
     }
 
-    fn finish(self, rows: usize) -> Result<ArrayRef, ArrowError> {
+    fn finish(self, data_type: &DataType, rows: usize) -> Result<ArrayRef, ArrowError> {
         macro_rules! padded {
             ($builder:ident) => {{
                 let mut builder = $builder;
+                if builder.is_empty() {
+                    return Ok(new_null_array(data_type, rows));
+                }
                 pad!(builder, rows);
                 Arc::new(builder.finish()) as ArrayRef
             }};
@@ -503,6 +558,9 @@ impl DictionaryColumn {
     }
 
     fn finish(mut self, rows: usize) -> Result<ArrayRef, ArrowError> {
+        if self.keys.is_empty() {
+            return Ok(new_null_array(&schema::dictionary_type(), rows));
+        }
         self.keys.resize(rows, -1);
         let nulls = NullBuffer::from_iter(self.keys.iter().map(|key| *key >= 0));
         let nulls = (nulls.null_count() > 0).then_some(nulls);

@@ -1,9 +1,10 @@
 //! Reads one input, cuts it into blocks, has them decoded on all cores and hands the results on in order.
 
-use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use arrow::error::ArrowError;
+use parking_lot::Mutex;
 
 use crate::ingest::block::{Block, DecodeOptions, decode_block};
 use crate::ingest::builder::Parsed;
@@ -42,9 +43,15 @@ pub enum DecodeError<E> {
     Sink(E),
 }
 
-/// Reads `input` on the calling thread, decodes blocks on rayon's pool, and calls `sink` with the results in input
-/// order on the calling thread. At most two blocks a core are in flight, so a slow `sink` slows the reading. Not to be
+/// Blocks that are decoded or being decoded, besides two a core: so that all cores have work while the sink does what only one can.
+const BLOCKS_AHEAD: usize = 12;
+
+/// Reads `input` on a thread of its own, decodes blocks on rayon's pool, and calls `sink` with the results in input
+/// order on the calling thread. A few blocks a core are in flight at most, so a slow `sink` slows the reading. Not to be
 /// called from a thread of rayon's pool.
+///
+/// What the `sink` itself has done on the pool goes before decoding, which fills the gaps: no more blocks wait for the pool at a time
+/// than keep it busy.
 ///
 /// While a pipe has nothing to give, what it gave is decoded and handed on, and `sink` is called about twice a second with nothing, so
 /// that it can keep its own time.
@@ -55,59 +62,87 @@ pub fn decode<E>(
     options: &DecodeOptions,
     mut sink: impl FnMut(Parsed) -> Result<(), E>,
 ) -> Result<(), DecodeError<E>> {
-    let mut blocks = Blocks::open(input, options)?;
+    let blocks = Blocks::open(input, options)?;
     let layout = blocks.layout.clone();
     let name = blocks.input.name().to_owned();
-    let in_flight = 2 * rayon::current_num_threads();
-    rayon::in_place_scope(|scope| {
-        let mut waiting = VecDeque::new();
-        let mut hand_on = |result: Receiver<Decoded>, blocks: &mut Blocks| match result.recv() {
-            Ok((parsed, buffer)) => {
-                blocks.spare.extend(buffer);
-                let parsed = parsed.map_err(|source| DecodeError::Columns { name: name.clone(), source })?;
-                sink(parsed).map_err(DecodeError::Sink)
-            }
-            // The task panicked; the scope goes on with that panic.
-            Err(_) => Ok(()),
-        };
-        let read = loop {
-            let block = match blocks.next() {
-                Ok(Next::Block(block)) => block,
-                Ok(Next::End) => break Ok(()),
-                Ok(Next::Idle) => {
-                    for result in waiting.drain(..) {
-                        hand_on(result, &mut blocks)?;
-                    }
-                    let (sender, nothing) = sync_channel(1);
-                    let _ = sender.send((Ok(Parsed::nothing()), None));
-                    hand_on(nothing, &mut blocks)?;
-                    continue;
-                }
-                Err(error) => break Err(error),
-            };
+    let cores = rayon::current_num_threads();
+    let (sender, receiver) = sync_channel(2 * cores + BLOCKS_AHEAD);
+    let (place, places) = channel();
+    (0..=cores).for_each(|_| drop(Place(place.clone())));
+    let layout = &layout;
+    rayon::in_place_scope(|pool| {
+        let decode = move |block: Block, spare: Arc<Spare>| {
             let (sender, receiver) = sync_channel(1);
-            let layout = &layout;
-            scope.spawn(move |_| {
+            // It never ends before this closure does, which holds the other side.
+            let _ = places.recv();
+            let place = Place(place.clone());
+            pool.spawn(move |_| {
+                let _place = place;
                 let parsed = decode_block(layout, options, &block);
+                spare.lock().push(block.bytes);
                 // Nobody waits for it when the sink has stopped everything.
-                let _ = sender.send((parsed, Some(block.bytes)));
+                let _ = sender.send(parsed);
             });
-            waiting.push_back(receiver);
-            if waiting.len() >= in_flight
-                && let Some(oldest) = waiting.pop_front()
-            {
-                hand_on(oldest, &mut blocks)?;
-            }
+            receiver
         };
-        for result in waiting {
-            hand_on(result, &mut blocks)?;
-        }
-        read.map_err(DecodeError::Input)
+        std::thread::scope(|threads| {
+            threads.spawn(|| read(blocks, sender, decode));
+            for read in receiver {
+                let parsed = match read {
+                    Read::Block(result) => match result.recv() {
+                        Ok(parsed) => parsed.map_err(|source| DecodeError::Columns { name: name.clone(), source })?,
+                        // The task panicked; the scope goes on with that panic.
+                        Err(_) => continue,
+                    },
+                    Read::Nothing => Parsed::nothing(),
+                    Read::Failed(error) => return Err(DecodeError::Input(error)),
+                };
+                sink(parsed).map_err(DecodeError::Sink)?;
+            }
+            Ok(())
+        })
     })
 }
 
-/// The rows of a block, and its buffer, to be used again.
-type Decoded = (Result<Parsed, ArrowError>, Option<Vec<u8>>);
+/// A place among the blocks that are being decoded, given back however that ends.
+struct Place(Sender<()>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+    }
+}
+
+/// What reading gave.
+enum Read {
+    /// A block, which is being decoded.
+    Block(Receiver<Result<Parsed, ArrowError>>),
+    /// Nothing, for a while.
+    Nothing,
+    Failed(InputError),
+}
+
+/// Reads all blocks and hands them on, until nobody takes them.
+fn read(
+    mut blocks: Blocks,
+    sender: SyncSender<Read>,
+    decode: impl Fn(Block, Arc<Spare>) -> Receiver<Result<Parsed, ArrowError>>,
+) {
+    loop {
+        let (read, is_last) = match blocks.next() {
+            Ok(Next::Block(block)) => (Read::Block(decode(block, Arc::clone(&blocks.spare))), false),
+            Ok(Next::Idle) => (Read::Nothing, false),
+            Ok(Next::End) => return,
+            Err(error) => (Read::Failed(error), true),
+        };
+        if sender.send(read).is_err() || is_last {
+            return;
+        }
+    }
+}
+
+/// Buffers that came back, to be used again.
+type Spare = Mutex<Vec<Vec<u8>>>;
 
 /// Cuts an input into blocks.
 struct Blocks {
@@ -119,8 +154,7 @@ struct Blocks {
     /// Offset of the buffer in the stream.
     base: u64,
     spans: Vec<Span>,
-    /// Buffers that came back.
-    spare: Vec<Vec<u8>>,
+    spare: Arc<Spare>,
     state: State,
 }
 
@@ -161,7 +195,7 @@ impl Blocks {
         let prefix = buffer.get(..PREFIX_BYTES).unwrap_or(&buffer);
         let layout = detect::layout(prefix, input.name(), options)?;
         let splitter = Splitter::new(layout.framing());
-        Ok(Blocks { input, layout, splitter, buffer, base: 0, spans: Vec::new(), spare: Vec::new(), state })
+        Ok(Blocks { input, layout, splitter, buffer, base: 0, spans: Vec::new(), spare: Arc::default(), state })
     }
 
     fn next(&mut self) -> Result<Next, InputError> {
@@ -214,7 +248,7 @@ impl Blocks {
     /// Hands on the elements found; the beginning of the next one moves to another buffer.
     fn cut(&mut self) -> Block {
         let kept_from = self.splitter.keep_from();
-        let mut rest = self.spare.pop().unwrap_or_default();
+        let mut rest = self.spare.lock().pop().unwrap_or_default();
         rest.clear();
         rest.extend_from_slice(self.buffer.get((kept_from - self.base) as usize..).unwrap_or_default());
         let bytes = std::mem::replace(&mut self.buffer, rest);

@@ -10,15 +10,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::{Array, AsArray, RecordBatch, UInt32Array};
-use arrow::compute::{concat_batches, take_record_batch};
+use arrow::compute::take_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
-use crate::ingest::link::{self, Held};
-use crate::ingest::resolve::{Resolved, resolve};
+use crate::ingest::link::{self, Held, Split};
+use crate::ingest::resolve::{Gathered, Resolved, resolve};
 use crate::ingest::{Parsed, Reject, Warnings, define};
 use crate::model::schema;
 use crate::model::time::Timestamp;
-use crate::store::{Dates, NewRows, ROW_GROUP_ROWS, SEGMENT_ROWS, Store, StoreError, Writer, bytes_of};
+use crate::store::{Dates, NewRows, ROW_GROUP_ROWS, SEGMENT_ROWS, Store, StoreError, Writer, bytes_of, joined};
 
 /// Longest documents gathered before they are resolved: rows are counted as well, but some documents are a million times the
 /// size of others.
@@ -74,9 +75,46 @@ pub struct Importer {
 #[derive(Debug)]
 struct Open {
     writer: Writer,
-    keys: HashMap<u64, (), Plain>,
+    keys: Sorted,
     held: Held,
     since: Instant,
+}
+
+/// A set of keys: sorted, since those of a batch are, and a merge touches memory in order where a table would jump about.
+#[derive(Debug, Default)]
+struct Sorted(Vec<u64>);
+
+impl Sorted {
+    fn contains(&self, key: u64) -> bool {
+        self.0.binary_search(&key).is_ok()
+    }
+
+    /// Whether one of the `keys`, which are sorted, is in it.
+    fn contains_any(&self, keys: impl Iterator<Item = u64>) -> bool {
+        let mut rest = self.0.as_slice();
+        for key in keys {
+            // Steps that double lead over a gap of any length.
+            let mut step = 1;
+            while rest.get(step).is_some_and(|own| *own < key) {
+                step *= 2;
+            }
+            let within = rest.get(..=step).unwrap_or(rest).partition_point(|own| *own < key);
+            rest = rest.get(within..).unwrap_or_default();
+            match rest.first() {
+                Some(own) if *own == key => return true,
+                Some(_) => {}
+                None => return false,
+            }
+        }
+        false
+    }
+
+    /// Adds keys in any order.
+    fn extend(&mut self, keys: impl IntoIterator<Item = u64>) {
+        self.0.extend(keys);
+        // Made for runs that are sorted already, as all but the new ones are.
+        self.0.sort();
+    }
 }
 
 /// Keys are hashes already.
@@ -185,18 +223,14 @@ impl Importer {
         if pending.is_empty() {
             return Ok(());
         }
-        let rows = NewRows {
-            batch: concat_batches(&schema::input_schema(), pending.iter().map(|parsed| &parsed.batch))?,
-            keys: pending.iter().flat_map(|parsed| parsed.keys.iter().copied()).collect(),
-            digests: pending.iter().flat_map(|parsed| parsed.digests.iter().copied()).collect(),
-        };
-        drop(pending);
-        if self.dry_run { self.imagine(rows) } else { self.append(rows) }
+        let parts = pending.into_iter().map(|Parsed { batch, keys, digests, .. }| NewRows { batch, keys, digests });
+        let rows = Gathered::new(parts.collect());
+        if self.dry_run { self.imagine(rows.joined()?) } else { self.append(rows) }
     }
 
-    fn append(&mut self, rows: NewRows) -> Result<(), StoreError> {
-        let touches_open = |open: &Open| rows.keys.iter().any(|key| open.keys.contains_key(key));
-        let has_room = |open: &Open| open.writer.has_room(rows.keys.len(), bytes_of(&rows.batch));
+    fn append(&mut self, rows: Gathered) -> Result<(), StoreError> {
+        let touches_open = |open: &Open| open.keys.contains_any(rows.keys());
+        let has_room = |open: &Open| open.writer.has_room(rows.rows(), rows.bytes());
         if self.open.as_ref().is_some_and(|open| !has_room(open) || touches_open(open)) {
             self.publish()?;
         }
@@ -204,7 +238,7 @@ impl Importer {
             Some(open) => open,
             none => {
                 let writer = self.store.writer()?.with_dates(self.dates);
-                none.insert(Open { writer, keys: HashMap::default(), held: Held::default(), since: Instant::now() })
+                none.insert(Open { writer, keys: Sorted::default(), held: Held::default(), since: Instant::now() })
             }
         };
         let mut resolved = resolve(open.writer.snapshot(), rows, self.store.now(), self.default_score)?;
@@ -214,21 +248,29 @@ impl Importer {
         self.summary.new += resolved.new;
         self.summary.changed += resolved.changed;
         self.summary.unchanged += resolved.unchanged;
-        open.keys.extend(resolved.rows.keys.iter().map(|key| (*key, ())));
+        open.keys.extend(resolved.rows.iter().flat_map(|part| part.keys.iter().copied()));
         for (segment, row) in resolved.superseded {
             open.writer.supersede(segment, row);
         }
-        let snapshot = Arc::clone(open.writer.snapshot());
-        let is_here = |key| open.keys.contains_key(&key);
-        let known = open.writer.definitions();
-        let missing = define::missing(&resolved.rows.batch, is_here, known, &snapshot, self.store.ids())?;
-        if let Some(definitions) = missing {
-            open.keys.extend(definitions.keys.iter().map(|key| (*key, ())));
-            open.writer.append_before(definitions, first_date(&resolved.rows.batch))?;
-        }
         open.held.replaces(resolved.replaced);
-        let (rows, stale) = open.held.hold(resolved.rows, resolved.stale)?;
-        open.writer.append(rows, &stale)?;
+        let snapshot = Arc::clone(open.writer.snapshot());
+        open.writer.expect(resolved.rows.iter().map(|part| part.keys.len()).sum());
+        for part in &resolved.rows {
+            let is_here = |key| open.keys.contains(key);
+            let known = open.writer.definitions();
+            if let Some(definitions) = define::missing(&part.batch, is_here, known, &snapshot, self.store.ids())? {
+                open.keys.extend(definitions.keys.iter().copied());
+                open.writer.take(definitions, &[], first_date(&part.batch))?;
+            }
+        }
+        // Only rows that are all in one part are stale.
+        let stale = resolved.stale;
+        let split = resolved.rows.into_par_iter().map(|part| Split::of(part, stale.clone()));
+        for split in split.collect::<Result<Vec<_>, _>>()? {
+            let (rows, stale) = open.held.hold(split);
+            open.writer.take(rows, &stale, None)?;
+        }
+        open.writer.write()?;
         let (held_rows, held_bytes) = open.held.size();
         if held_rows >= ROW_GROUP_ROWS || held_bytes >= BATCH_BYTES {
             self.publish()?;
@@ -254,6 +296,7 @@ impl Importer {
         let mut keep = fresh.iter();
         rows.digests.retain(|_| keep.next().copied().unwrap_or(true));
         let snapshot = self.store.snapshot()?;
+        let rows = Gathered::new(vec![rows]);
         let resolved = resolve(&snapshot, rows, self.store.now(), self.default_score)?;
         self.summary.new += resolved.new;
         self.summary.changed += resolved.changed;
@@ -276,7 +319,7 @@ fn first_date(batch: &RecordBatch) -> Option<Timestamp> {
 
 /// Brings rows into the order of their own dates.
 fn by_date(resolved: &mut Resolved) -> Result<(), StoreError> {
-    let rows = &mut resolved.rows;
+    let mut rows = joined(&resolved.rows)?;
     let modified = rows.batch.column(rows.batch.schema_ref().index_of(schema::column::MODIFIED)?);
     let modified = modified.as_primitive::<TimestampMicrosecondType>();
     let mut order: Vec<u32> = (0..rows.keys.len() as u32).collect();
@@ -287,5 +330,6 @@ fn by_date(resolved: &mut Resolved) -> Result<(), StoreError> {
     let mut places = vec![0; order.len()];
     order.iter().enumerate().for_each(|(place, row)| places[*row as usize] = place as u32);
     resolved.stale.iter_mut().for_each(|row| *row = places[*row as usize]);
+    resolved.rows = vec![rows];
     Ok(())
 }

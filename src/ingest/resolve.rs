@@ -20,21 +20,66 @@ use arrow::array::{
 };
 use arrow::compute::kernels::cmp::not_distinct;
 use arrow::compute::kernels::zip::zip;
-use arrow::compute::{and, cast, concat_batches, interleave_record_batch, is_not_null, is_null, or, take_record_batch};
+use arrow::compute::{
+    and, cast, concat_batches, filter_record_batch, interleave_record_batch, is_not_null, is_null, or,
+    take_record_batch,
+};
 use arrow::datatypes::{DataType, Int8Type, TimestampMicrosecondType};
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
+use rayon::slice::ParallelSliceMut;
 use serde_json::value::RawValue;
 
 use crate::ingest::document;
 use crate::ingest::link::{Replaced, Rows, without_added};
 use crate::model::schema::{self, column as c, kind_value};
 use crate::model::time::Timestamp;
-use crate::store::{NewRows, Snapshot, StoreError};
+use crate::store::{Found, NewRows, Snapshot, StoreError, bytes_of, joined};
+
+/// Rows of several decoded blocks, to be decided on together.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    parts: Vec<NewRows>,
+    /// All keys, sorted, each with its place among the rows.
+    order: Vec<(u64, u32)>,
+}
+
+impl Gathered {
+    pub(crate) fn new(parts: Vec<NewRows>) -> Self {
+        let keys = parts.iter().flat_map(|part| part.keys.iter().copied());
+        let mut order: Vec<(u64, u32)> = keys.zip(0..).collect();
+        order.par_sort_unstable();
+        Gathered { parts, order }
+    }
+
+    /// All keys, sorted.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = u64> {
+        self.order.iter().map(|(key, _)| *key)
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.order.len()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.parts.iter().map(|part| bytes_of(&part.batch)).sum()
+    }
+
+    /// All rows in one batch.
+    pub(crate) fn joined(self) -> Result<NewRows, StoreError> {
+        joined(&self.parts)
+    }
+
+    fn repeats(&self) -> bool {
+        self.order.windows(2).any(|pair| pair[0].0 == pair[1].0)
+    }
+}
 
 /// Rows ready to be committed, and what became of the rest.
 #[derive(Debug)]
 pub(crate) struct Resolved {
-    pub(crate) rows: NewRows,
-    /// Positions in `rows` that are born superseded.
+    /// In order, in parts.
+    pub(crate) rows: Vec<NewRows>,
+    /// Positions in `rows`, which are in one part then, that are born superseded.
     pub(crate) stale: Vec<u32>,
     /// Rows of the snapshot that are replaced: segment, row.
     pub(crate) superseded: Vec<(usize, u32)>,
@@ -50,23 +95,95 @@ pub(crate) struct Resolved {
 /// `default_score` is the verdict of records that have none here or there.
 pub(crate) fn resolve(
     snapshot: &Snapshot,
-    rows: NewRows,
+    rows: Gathered,
     now: Timestamp,
     default_score: Option<u8>,
 ) -> Result<Resolved, StoreError> {
-    let count = rows.batch.num_rows() as u64;
-    let folded = fold_duplicates(rows)?;
-    let folded_away = count - folded.rows.batch.num_rows() as u64;
-    let mut resolved = against_snapshot(snapshot, folded, now)?;
+    let mut resolved = match by_digest(snapshot, rows, now)? {
+        Told::All(resolved) => resolved,
+        Told::NotAll(rows, found) => {
+            let found = found.map(|found| (rows.order.iter().map(|(_, at)| *at).collect(), found));
+            let rows = rows.joined()?;
+            let count = rows.batch.num_rows() as u64;
+            let folded = fold_duplicates(rows)?;
+            let folded_away = count - folded.rows.batch.num_rows() as u64;
+            let mut resolved = against_snapshot(snapshot, folded, found, now)?;
+            resolved.unchanged += folded_away;
+            resolved
+        }
+    };
     if let Some(score) = default_score {
-        fill_score(&mut resolved.rows.batch, score)?;
+        resolved.rows.iter_mut().try_for_each(|part| fill_score(&mut part.batch, score))?;
     }
-    resolved.unchanged += folded_away;
     Ok(resolved)
 }
 
+/// What keys and digests alone tell.
+enum Told {
+    All(Resolved),
+    /// Rows have to be compared, with one another or with those that were found for them.
+    NotAll(Gathered, Option<Vec<Found>>),
+}
+
+/// The usual cases: every record is there once, and new, or says what the store holds already. The rows stay in the parts they came
+/// in, so that those of a large input are never copied.
+fn by_digest(snapshot: &Snapshot, rows: Gathered, now: Timestamp) -> Result<Told, StoreError> {
+    if rows.repeats() {
+        return Ok(Told::NotAll(rows, None));
+    }
+    let found = snapshot.find_all_keys(&rows.keys().collect::<Vec<_>>())?;
+    let mut unchanged = vec![false; rows.rows()];
+    if found.iter().any(|found| found.live) {
+        let digests: Vec<u64> = rows.parts.iter().flat_map(|part| part.digests.iter().copied()).collect();
+        let mut differs = vec![false; digests.len()];
+        for found in found.iter().filter(|found| found.live) {
+            let at = rows.order[found.position].1 as usize;
+            let is_equal = digests[at] == found.digest;
+            unchanged[at] |= is_equal;
+            differs[at] |= !is_equal;
+        }
+        if unchanged.iter().zip(differs).any(|(unchanged, differs)| differs && !unchanged) {
+            return Ok(Told::NotAll(rows, Some(found)));
+        }
+    }
+    let mut end = 0;
+    let parts: Vec<(NewRows, &[bool])> = rows
+        .parts
+        .into_iter()
+        .map(|part| {
+            let start = end;
+            end += part.keys.len();
+            (part, &unchanged[start..end])
+        })
+        .collect();
+    let kept = parts.into_par_iter().filter_map(|(part, unchanged)| without(part, unchanged, now).transpose());
+    let rows: Vec<NewRows> = kept.collect::<Result<_, StoreError>>()?;
+    let new = rows.iter().map(|part| part.keys.len() as u64).sum();
+    let unchanged = unchanged.iter().filter(|unchanged| **unchanged).count() as u64;
+    Ok(Told::All(Resolved { new, unchanged, ..Resolved::of(rows) }))
+}
+
+/// A part without its `unchanged` rows; `None` when there are no others.
+fn without(part: NewRows, unchanged: &[bool], now: Timestamp) -> Result<Option<NewRows>, StoreError> {
+    let part = match (unchanged.contains(&true), unchanged.contains(&false)) {
+        (true, false) => return Ok(None),
+        (true, true) => {
+            let of =
+                |numbers: &[u64]| numbers.iter().zip(unchanged).filter(|(_, gone)| !**gone).map(|(n, _)| *n).collect();
+            let kept: BooleanArray = unchanged.iter().map(|gone| Some(!gone)).collect();
+            NewRows {
+                batch: filter_record_batch(&part.batch, &kept)?,
+                keys: of(&part.keys),
+                digests: of(&part.digests),
+            }
+        }
+        (false, _) => part,
+    };
+    Ok(Some(NewRows { batch: fill_in(part.batch, now)?, ..part }))
+}
+
 impl Resolved {
-    fn of(rows: NewRows) -> Self {
+    fn of(rows: Vec<NewRows>) -> Self {
         Resolved {
             rows,
             stale: Vec::new(),
@@ -186,14 +303,31 @@ enum Fate {
     Late,
 }
 
-fn against_snapshot(snapshot: &Snapshot, folded: Folded, now: Timestamp) -> Result<Resolved, StoreError> {
+/// `found` is what was found for the rows, with the order they were looked for in, if they were.
+fn against_snapshot(
+    snapshot: &Snapshot,
+    folded: Folded,
+    found: Option<(Vec<u32>, Vec<Found>)>,
+    now: Timestamp,
+) -> Result<Resolved, StoreError> {
     let Folded { rows, stale } = folded;
     let native = native_rows(&rows.batch);
     let mut fates = vec![Fate::New; rows.keys.len()];
     stale.iter().for_each(|row| fates[*row as usize] = Fate::Late);
     // Native objects whose very content is there already as a superseded version.
     let mut in_history = vec![false; rows.keys.len()];
-    find_known(snapshot, &rows, &native, &mut fates, &mut in_history)?;
+    let (order, found) = found.map_or_else(|| find_known(snapshot, &rows.keys), Ok)?;
+    for found in found {
+        let at = order[found.position] as usize;
+        let equal = rows.digests[at] == found.digest;
+        if found.live && equal {
+            fates[at] = Fate::Unchanged;
+        } else if found.live && fates[at] == Fate::New {
+            fates[at] = Fate::Compare { segment: found.segment, row: found.row };
+        } else if equal && native.value(at) {
+            in_history[at] = true;
+        }
+    }
 
     let compared: Vec<(u32, usize, u32)> = fates
         .iter()
@@ -206,7 +340,7 @@ fn against_snapshot(snapshot: &Snapshot, folded: Folded, now: Timestamp) -> Resu
     if compared.is_empty() && fates.iter().all(|fate| *fate == Fate::New) {
         let new = rows.keys.len() as u64;
         let rows = NewRows { batch: fill_in(rows.batch, now)?, ..rows };
-        return Ok(Resolved { new, ..Resolved::of(rows) });
+        return Ok(Resolved { new, ..Resolved::of(vec![rows]) });
     }
 
     let old = without_added(snapshot, read_old(snapshot, &compared)?)?;
@@ -222,8 +356,8 @@ fn against_snapshot(snapshot: &Snapshot, folded: Folded, now: Timestamp) -> Resu
     // Sources of the output: 0 the incoming rows, 1 the merged ones.
     let filled = fill_in(rows.batch, now)?;
     let mut picks: Vec<(usize, usize)> = Vec::new();
-    let empty = RecordBatch::new_empty(schema::input_schema());
-    let mut out = Resolved::of(NewRows { batch: empty, keys: Vec::new(), digests: Vec::new() });
+    let (mut keys, mut digests) = (Vec::new(), Vec::new());
+    let mut out = Resolved::of(Vec::new());
     let old_rows = Rows::bind(&old)?;
     let has_edges = snapshot.has_edges();
     let supersede = |out: &mut Resolved, pair: usize, place: (usize, u32)| {
@@ -234,7 +368,7 @@ fn against_snapshot(snapshot: &Snapshot, folded: Folded, now: Timestamp) -> Resu
     };
     let mut pair = 0;
     for (at, fate) in fates.iter().enumerate() {
-        let place = out.rows.keys.len() as u32;
+        let place = keys.len() as u32;
         let pick = match fate {
             Fate::New => {
                 out.new += 1;
@@ -290,38 +424,23 @@ fn against_snapshot(snapshot: &Snapshot, folded: Folded, now: Timestamp) -> Resu
         };
         if let Some(pick) = pick {
             picks.push(pick);
-            out.rows.keys.push(rows.keys[at]);
-            out.rows.digests.push(rows.digests[at]);
+            keys.push(rows.keys[at]);
+            digests.push(rows.digests[at]);
         }
     }
     // A late version takes its record's place in the history only: the newest row of the batch decides what is superseded.
-    out.rows.batch = interleave_record_batch(&[&filled, &merged_batch], &picks)?;
+    let batch = interleave_record_batch(&[&filled, &merged_batch], &picks)?;
+    out.rows.push(NewRows { batch, keys, digests });
     Ok(out)
 }
 
-/// Looks the keys up, and settles what digests alone can settle.
-fn find_known(
-    snapshot: &Snapshot,
-    rows: &NewRows,
-    native: &BooleanArray,
-    fates: &mut [Fate],
-    in_history: &mut [bool],
-) -> Result<(), StoreError> {
-    let mut order: Vec<u32> = (0..rows.keys.len() as u32).collect();
-    order.sort_unstable_by_key(|row| rows.keys[*row as usize]);
-    let sorted: Vec<u64> = order.iter().map(|row| rows.keys[*row as usize]).collect();
-    for found in snapshot.find_all_keys(&sorted)? {
-        let at = order[found.position] as usize;
-        let equal = rows.digests[at] == found.digest;
-        if found.live && equal {
-            fates[at] = Fate::Unchanged;
-        } else if found.live && fates[at] == Fate::New {
-            fates[at] = Fate::Compare { segment: found.segment, row: found.row };
-        } else if equal && native.value(at) {
-            in_history[at] = true;
-        }
-    }
-    Ok(())
+/// Looks the keys up: in which order, and what was found.
+fn find_known(snapshot: &Snapshot, keys: &[u64]) -> Result<(Vec<u32>, Vec<Found>), StoreError> {
+    let mut order: Vec<(u64, u32)> = keys.iter().copied().zip(0..).collect();
+    order.sort_unstable();
+    let (sorted, order): (Vec<u64>, Vec<u32>) = order.into_iter().unzip();
+    let found = snapshot.find_all_keys(&sorted)?;
+    Ok((order, found))
 }
 
 /// The rows to compare with, in the order of `compared`.

@@ -252,7 +252,9 @@ impl HashAlgorithm {
 
     /// The algorithm of a hash, by its length; `None` when it is no hash.
     pub fn of(text: &str) -> Option<Self> {
-        Self::of_length(text.len()).filter(|_| text.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        // Without a way out in the middle it is done with vector instructions.
+        let is_hex = || text.bytes().fold(true, |all, byte| all & byte.is_ascii_hexdigit());
+        Self::of_length(text.len()).filter(|_| is_hex())
     }
 }
 
@@ -347,12 +349,18 @@ pub fn validate(xsoar_type: &str, value: &str) -> Result<(), String> {
         "Domain" | "URL" | "Email" if value.is_empty() => {
             Err(format!("an empty value is not a `{xsoar_type}`; drop the record"))
         }
-        "Domain" | "URL" | "Email" if value.chars().any(char::is_control) => Err(format!(
+        "Domain" | "URL" | "Email" if holds_control(value) => Err(format!(
             "`{}` holds control characters, so it is not a `{xsoar_type}`; remove them",
             cut(value).escape_debug()
         )),
         _ => Ok(()),
     }
+}
+
+fn holds_control(text: &str) -> bool {
+    // Beyond ASCII there are control characters as well, of two bytes.
+    let is_doubtful = |byte: u8| !(b' '..0x7f).contains(&byte);
+    text.bytes().fold(false, |any, byte| any | is_doubtful(byte)) && text.chars().any(char::is_control)
 }
 
 struct Network {

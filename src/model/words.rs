@@ -28,6 +28,9 @@ pub fn verdict(word: &str) -> Option<u8> {
 
 /// A verdict as a number 0–3 or a word.
 pub fn score(text: &str) -> Option<u8> {
+    if let [digit @ b'0'..=b'3'] = text.as_bytes() {
+        return Some(digit - b'0');
+    }
     let text = text.trim();
     match text.parse::<f64>() {
         Ok(number) => [0u8, 1, 2, 3].into_iter().find(|score| f64::from(*score) == number),
@@ -51,6 +54,9 @@ pub fn tlp(text: &str) -> Option<&'static str> {
 
 /// 0–100, fractions cut.
 pub fn confidence(text: &str) -> Option<u8> {
+    if let [tens @ b'0'..=b'9', ones @ b'0'..=b'9'] = text.as_bytes() {
+        return Some((tens - b'0') * 10 + ones - b'0');
+    }
     let number = text.trim().trim_end_matches('%').parse::<f64>().ok()?;
     (0.0..=100.0).contains(&number).then_some(number as u8)
 }

@@ -18,6 +18,7 @@ use arrow::datatypes::TimestampMicrosecondType;
 use roaring::RoaringBitmap;
 
 use super::error::StoreError;
+use super::fs::Storage;
 use super::manifest::SegmentMeta;
 use super::segment::{
     PAGE_ROWS, ROW_GROUP_BYTES, ROW_GROUP_ROWS, SEGMENT_ROWS, Segment, SegmentWriter, added_column, added_of,
@@ -65,6 +66,8 @@ pub struct Writer {
     dates: Dates,
     /// Some rows of this commit were given dates of their own; the others get the time of day, each when it is appended.
     dated: bool,
+    /// Whether it is decided where the dates of this commit begin.
+    begun: bool,
     draft: Draft,
     /// The segment with which the commit begins, complete, when another one follows.
     sealed: Option<(SegmentMeta, RoaringBitmap)>,
@@ -80,23 +83,22 @@ pub struct Writer {
     definitions: BTreeSet<String>,
 }
 
-/// A segment being written.
+/// A segment being written. Whole pages of rows are encoded as they come; a row group ends, and its rows get their `added`, when it is
+/// full and more rows are there, or with the segment.
 #[derive(Debug, Default)]
 struct Draft {
     segment: Option<SegmentWriter>,
-    pending: Vec<Pending>,
+    /// Rows that are not encoded yet: less than a page of them, or all when they are no more than one.
+    pending: Vec<NewRows>,
     pending_rows: usize,
     pending_bytes: usize,
+    /// Rows of the row group that is open, and how long they came.
+    group_rows: usize,
+    group_bytes: usize,
+    /// The `added` of the rows of the open row group and of those behind it, where it is not simply the next microseconds.
+    added: Option<Vec<i64>>,
     rows: usize,
     born_superseded: RoaringBitmap,
-}
-
-/// Rows that no row group holds yet.
-#[derive(Debug)]
-struct Pending {
-    rows: NewRows,
-    /// Their `added`, where it is not simply the next microseconds.
-    added: Option<Vec<i64>>,
 }
 
 impl std::fmt::Debug for SegmentWriter {
@@ -119,6 +121,7 @@ impl Writer {
             clock_at_start,
             dates: Dates::OfCommit,
             dated: false,
+            begun: false,
             draft: Draft::default(),
             sealed: None,
             rows: 0,
@@ -151,32 +154,21 @@ impl Writer {
     /// Whether `rows` more of `bytes` in all still fit into this commit.
     pub fn has_room(&self, rows: usize, bytes: usize) -> bool {
         // What is less than a page of rows cannot be written before the segment ends, however long it is.
-        let fits = self.rows + rows <= SEGMENT_ROWS && self.draft.pending_bytes + bytes <= 2 * ROW_GROUP_BYTES;
+        let held = self.draft.group_bytes + self.draft.pending_bytes;
+        let fits = self.rows + rows <= SEGMENT_ROWS && held + bytes <= 2 * ROW_GROUP_BYTES;
         self.rows == 0 || fits
     }
 
     /// Appends rows. `stale` names those of them (by position) that are born superseded: older versions that arrive late.
     pub fn append(&mut self, rows: NewRows, stale: &[u32]) -> Result<(), StoreError> {
-        self.append_dated(rows, stale, None)
+        self.take(rows, stale, None)?;
+        self.write()
     }
 
-    /// As [`append`](Self::append), for rows that were made up to go before others, the first of which is of the date `first`: where
-    /// dates are kept, that one keeps its own.
-    pub(crate) fn append_before(&mut self, rows: NewRows, first: Option<Timestamp>) -> Result<(), StoreError> {
-        self.append_dated(rows, &[], first)
-    }
-
-    /// As [`append`](Self::append), with the date that each row should have as its `added`, as far as the clock allows: one that is
-    /// not after the row before it becomes the next microsecond, one in the future becomes now.
-    pub fn append_at(&mut self, rows: NewRows, stale: &[u32], dates: &[Timestamp]) -> Result<(), StoreError> {
-        self.begin_dates(rows.batch.num_rows(), true);
-        let now = self.store.now().0;
-        let dates = (0..rows.batch.num_rows()).map(|row| Some(dates.get(row).map_or(now, |date| date.0.min(now))));
-        let added = self.rising(dates.collect::<Vec<_>>());
-        self.push(rows, stale, Some(added))
-    }
-
-    fn append_dated(&mut self, rows: NewRows, stale: &[u32], before: Option<Timestamp>) -> Result<(), StoreError> {
+    /// As [`append`](Self::append), but the rows stay in memory until [`write`](Self::write): many parts are written better together.
+    /// Before rows that were made up to go before others stands the date of the first of these, `before`: where dates are kept, that
+    /// one keeps its own.
+    pub(crate) fn take(&mut self, rows: NewRows, stale: &[u32], before: Option<Timestamp>) -> Result<(), StoreError> {
         self.begin_dates(rows.batch.num_rows(), false);
         let added = match self.dates {
             Dates::OfRows => Some(self.dates_of(&rows.batch, before)?),
@@ -186,12 +178,30 @@ impl Writer {
             }
             Dates::OfCommit => None,
         };
-        self.push(rows, stale, added)
+        self.hold(rows, stale, added);
+        Ok(())
+    }
+
+    /// As [`append`](Self::append), with the date that each row should have as its `added`, as far as the clock allows: one that is
+    /// not after the row before it becomes the next microsecond, one in the future becomes now.
+    pub fn append_at(&mut self, rows: NewRows, stale: &[u32], dates: &[Timestamp]) -> Result<(), StoreError> {
+        self.begin_dates(rows.batch.num_rows(), true);
+        let now = self.store.now().0;
+        let dates = (0..rows.batch.num_rows()).map(|row| Some(dates.get(row).map_or(now, |date| date.0.min(now))));
+        let added = self.rising(dates.collect::<Vec<_>>());
+        self.hold(rows, stale, Some(added));
+        self.write()
+    }
+
+    /// Says that so many rows come next, in whatever parts: large commits have their dates laid otherwise.
+    pub(crate) fn expect(&mut self, count: usize) {
+        self.begin_dates(count, false);
     }
 
     /// Where the dates begin of `count` rows that are about to be appended, `dated` when they bring their own.
     fn begin_dates(&mut self, count: usize, dated: bool) {
-        if self.rows == 0 && count > 0 {
+        if !self.begun && count > 0 {
+            self.begun = true;
             let clock = self.snapshot.manifest().clock;
             let now = self.store.now();
             let start = match self.dates {
@@ -204,13 +214,9 @@ impl Writer {
         }
         if dated && !self.dated && self.dates == Dates::OfCommit {
             // Rows that wait for their dates get them before any others do.
-            let mut next = self.next_added;
-            for part in self.draft.pending.iter_mut().filter(|part| part.added.is_none()) {
-                let end = next + part.rows.batch.num_rows() as i64;
-                part.added = Some((next..end).collect());
-                next = end;
-            }
-            self.next_added = next;
+            let end = self.next_added + (self.draft.group_rows + self.draft.pending_rows) as i64;
+            self.draft.added = Some((self.next_added..end).collect());
+            self.next_added = end;
         }
         self.dated |= dated;
     }
@@ -230,23 +236,35 @@ impl Writer {
         dates.collect()
     }
 
-    fn push(&mut self, rows: NewRows, stale: &[u32], added: Option<Vec<i64>>) -> Result<(), StoreError> {
+    fn hold(&mut self, rows: NewRows, stale: &[u32], added: Option<Vec<i64>>) {
         let count = rows.batch.num_rows();
         if count == 0 {
-            return Ok(());
+            return;
         }
         let draft = &mut self.draft;
         draft.born_superseded.extend(stale.iter().map(|row| draft.rows as u32 + row));
         draft.rows += count;
         draft.pending_rows += count;
         draft.pending_bytes += bytes_of(&rows.batch);
-        draft.pending.push(Pending { rows, added });
-        self.rows += count;
-        // The last rows wait for `publish`, which decides their `added`.
-        while let Some(rows) = full_row_group(self.draft.pending_rows, self.draft.pending_bytes) {
-            self.write_row_group(rows, None)?;
+        draft.pending.push(rows);
+        if let Some(added) = added {
+            draft.added.get_or_insert_default().extend(added);
         }
-        Ok(())
+        self.rows += count;
+    }
+
+    /// Writes what was taken, but for less than a page: the last rows wait for [`publish`](Self::publish), which decides when they
+    /// were added.
+    pub(crate) fn write(&mut self) -> Result<(), StoreError> {
+        loop {
+            if self.draft.group_is_full() {
+                self.end_row_group(None)?;
+            }
+            match self.draft.whole_pages() {
+                0 => return Ok(()),
+                rows => self.draft.write(rows, self.store.storage())?,
+            }
+        }
     }
 
     /// `added` as near to each row's own date as the clock allows, or all just `before` a date.
@@ -339,57 +357,38 @@ impl Writer {
         (superseded, deleted)
     }
 
-    fn write_row_group(&mut self, rows: usize, last_added: Option<i64>) -> Result<(), StoreError> {
-        let mut taken: Vec<Pending> = Vec::new();
-        let mut missing = rows;
-        let mut rest = Vec::new();
-        for part in self.draft.pending.drain(..) {
-            let here = part.rows.batch.num_rows();
-            if missing == 0 {
-                rest.push(part);
-            } else if here <= missing {
-                missing -= here;
-                taken.push(part);
-            } else {
-                let (head, tail) = part.split(missing);
-                missing = 0;
-                taken.push(head);
-                rest.push(tail);
-            }
-        }
-        let dates_are_given = self.dates_are_given();
+    /// Ends the open row group, the last row of which is added at `last_added` where that is decided.
+    fn end_row_group(&mut self, last_added: Option<i64>) -> Result<(), StoreError> {
         let draft = &mut self.draft;
-        draft.pending = rest;
-        draft.pending_rows -= rows;
-        draft.pending_bytes = draft.pending.iter().map(|part| bytes_of(&part.rows.batch)).sum();
-        let given: Option<Vec<i64>> =
-            dates_are_given.then(|| taken.iter_mut().flat_map(|part| part.added.take().unwrap_or_default()).collect());
-        let NewRows { batch, keys, digests } = joined(&taken.into_iter().map(|part| part.rows).collect::<Vec<_>>())?;
-        let added = match given {
-            Some(given) => added_of(given),
+        let rows = std::mem::take(&mut draft.group_rows);
+        draft.group_bytes = 0;
+        let added = match &mut draft.added {
+            Some(given) => {
+                let behind = given.split_off(rows.min(given.len()));
+                added_of(std::mem::replace(given, behind))
+            }
             None => {
                 let added = added_column(self.next_added, rows, last_added);
                 self.next_added = added.values().last().map_or(self.next_added, |last| last + 1);
                 added
             }
         };
-        let batch = with_added(added, &batch)?;
-        let segment = match &mut draft.segment {
-            Some(segment) => segment,
-            none => none.insert(SegmentWriter::create(self.store.storage(), batch.num_rows())?),
-        };
-        segment.write_row_group(&batch, &keys, &digests)
+        let added: ArrayRef = Arc::new(added);
+        draft.segment.as_mut().map_or(Ok(()), |segment| segment.end_row_group(&added))
     }
 
     /// Completes the segment being written; `None` when it has no rows.
     fn finish_draft(&mut self) -> Result<Option<(SegmentMeta, RoaringBitmap)>, StoreError> {
         if self.draft.pending_rows > 0 {
+            self.draft.write(self.draft.pending_rows, self.store.storage())?;
+        }
+        if self.draft.group_rows > 0 {
             let last = (!self.dates_are_given()).then(|| {
-                let dense_last = self.next_added + self.draft.pending_rows as i64 - 1;
+                let dense_last = self.next_added + self.draft.group_rows as i64 - 1;
                 let large = self.rows >= LARGE_COMMIT_ROWS;
                 if large { self.whole_second_from(dense_last) } else { dense_last }
             });
-            self.write_row_group(self.draft.pending_rows, last)?;
+            self.end_row_group(last)?;
         }
         let draft = std::mem::take(&mut self.draft);
         let meta = draft.segment.map(SegmentWriter::finish).transpose()?.flatten();
@@ -502,16 +501,59 @@ pub fn bytes_of(batch: &RecordBatch) -> usize {
     batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0)).sum()
 }
 
-impl Pending {
-    fn split(self, at: usize) -> (Self, Self) {
-        let Pending { rows: NewRows { batch, mut keys, mut digests }, mut added } = self;
-        let tail = NewRows {
-            batch: batch.slice(at, batch.num_rows() - at),
-            keys: keys.split_off(at),
-            digests: digests.split_off(at),
+impl Draft {
+    /// Whether the open row group has what it can hold while there are rows to go on with.
+    fn group_is_full(&self) -> bool {
+        self.pending_rows > 0 && (self.group_rows >= ROW_GROUP_ROWS || self.group_bytes > ROW_GROUP_BYTES)
+    }
+
+    /// How many of the pending rows to write now: whole pages, as many as the row group has room for. At least one row stays. Where
+    /// rows are long, one page at a time, to see whether the row group has become too long.
+    fn whole_pages(&self) -> usize {
+        let pages = self.pending_rows.saturating_sub(1) / PAGE_ROWS;
+        let most = if self.pending_bytes > ROW_GROUP_BYTES / 2 { 1 } else { pages };
+        (most.min(pages) * PAGE_ROWS).min(ROW_GROUP_ROWS.saturating_sub(self.group_rows))
+    }
+
+    /// Writes the first `rows` of the pending ones into the open row group.
+    fn write(&mut self, rows: usize, storage: &Arc<dyn Storage>) -> Result<(), StoreError> {
+        let mut taken = std::mem::take(&mut self.pending);
+        let mut left = rows;
+        let ends_in = taken.iter().position(|part| {
+            let fits = part.batch.num_rows() <= left;
+            left -= if fits { part.batch.num_rows() } else { 0 };
+            !fits
+        });
+        if let Some(at) = ends_in {
+            self.pending = taken.split_off(at);
+            if left > 0
+                && let Some(part) = self.pending.first_mut()
+            {
+                taken.push(part.take_head(left));
+            }
+        }
+        self.pending_rows -= rows;
+        self.pending_bytes = self.pending.iter().map(|part| bytes_of(&part.batch)).sum();
+        self.group_rows += rows;
+        self.group_bytes += taken.iter().map(|part| bytes_of(&part.batch)).sum::<usize>();
+        let segment = match &mut self.segment {
+            Some(segment) => segment,
+            none => none.insert(SegmentWriter::create(storage, self.rows)?),
         };
-        let tail = Pending { rows: tail, added: added.as_mut().map(|added| added.split_off(at)) };
-        (Pending { rows: NewRows { batch: batch.slice(0, at), keys, digests }, added }, tail)
+        segment.write_rows(&taken)
+    }
+}
+
+impl NewRows {
+    /// Splits off the first rows.
+    fn take_head(&mut self, rows: usize) -> NewRows {
+        let tail = NewRows {
+            batch: self.batch.slice(rows, self.batch.num_rows() - rows),
+            keys: self.keys.split_off(rows),
+            digests: self.digests.split_off(rows),
+        };
+        let whole = std::mem::replace(self, tail);
+        NewRows { batch: whole.batch.slice(0, rows), ..whole }
     }
 }
 

@@ -10,6 +10,7 @@
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
+use rayon::slice::ParallelSliceMut;
 use twox_hash::XxHash3_64;
 
 use super::error::StoreError;
@@ -48,23 +49,33 @@ pub(crate) struct KeyEntry {
     pub(crate) digest: u64,
 }
 
+/// The sections of an index of fewer rows are made one after the other.
+const ROWS_AT_ONCE: usize = 16_384;
+
 /// Writes an index. `id_rows` and `end_rows` are what rows are found by: their own ids, and the ends of edges. `sums` guard the segment:
 /// a checksum per column chunk (row group by row group), the one of its tail, and last where that tail begins.
 pub(crate) fn encode(
-    mut keys: Vec<KeyEntry>,
+    keys: Vec<KeyEntry>,
     id_rows: Vec<(u64, u32)>,
     end_rows: Vec<(u64, u32)>,
     sums: &[u64],
 ) -> Vec<u8> {
-    keys.sort_unstable();
-    let mut key_section = Vec::with_capacity(keys.len() * 20);
-    keys.iter().for_each(|entry| key_section.extend_from_slice(&entry.key.to_le_bytes()));
-    keys.iter().for_each(|entry| key_section.extend_from_slice(&entry.digest.to_le_bytes()));
-    keys.iter().for_each(|entry| key_section.extend_from_slice(&entry.row.to_le_bytes()));
-    let (ids, id_section) = rows_section(id_rows);
-    let (ends, end_section) = rows_section(end_rows);
+    let key_section = |mut keys: Vec<KeyEntry>| {
+        keys.par_sort_unstable();
+        let mut section = Vec::with_capacity(keys.len() * 20);
+        keys.iter().for_each(|entry| section.extend_from_slice(&entry.key.to_le_bytes()));
+        keys.iter().for_each(|entry| section.extend_from_slice(&entry.digest.to_le_bytes()));
+        keys.iter().for_each(|entry| section.extend_from_slice(&entry.row.to_le_bytes()));
+        (keys.len(), section)
+    };
+    let is_short = keys.len() < ROWS_AT_ONCE;
+    let row_sections = || (rows_section(id_rows), rows_section(end_rows));
+    let ((keys, key_section), ((ids, id_section), (ends, end_section))) = match is_short {
+        true => (key_section(keys), row_sections()),
+        false => rayon::join(|| key_section(keys), row_sections),
+    };
     let sum_section: Vec<u8> = sums.iter().flat_map(|sum| sum.to_le_bytes()).collect();
-    assemble(MAGIC, &[(sums.len(), &sum_section), (keys.len(), &key_section), (ids, &id_section), (ends, &end_section)])
+    assemble(MAGIC, &[(sums.len(), &sum_section), (keys, &key_section), (ids, &id_section), (ends, &end_section)])
 }
 
 /// As the first version wrote it.
@@ -77,7 +88,7 @@ pub(crate) fn without_ends(index: &SegmentIndex) -> Vec<u8> {
 
 /// Sorted keys, then their rows.
 fn rows_section(mut rows: Vec<(u64, u32)>) -> (usize, Vec<u8>) {
-    rows.sort_unstable();
+    rows.par_sort_unstable();
     rows.dedup();
     let mut section = Vec::with_capacity(rows.len() * 12);
     rows.iter().for_each(|(key, _)| section.extend_from_slice(&key.to_le_bytes()));
@@ -339,19 +350,23 @@ impl SortedWords<'_> {
     /// First position at or after `from` whose key is not below `key`.
     fn lower_bound(&self, key: u64, from: usize) -> usize {
         let (mut low, mut high) = (from, self.count);
-        // Where evenly spread keys would put it; a window around the guess replaces most of the halving.
-        let guess = ((u128::from(key) * self.count as u128) >> 64) as usize;
-        for reach in [64, 4_096] {
-            let (left, right) = (guess.saturating_sub(reach).max(low), (guess + reach).min(high));
-            if left >= right {
-                break;
-            }
+        if low >= high || self.key(low) >= key {
+            return low;
+        }
+        // Where evenly spread keys would put it, counted from where the last search ended: so near keys are found near by, and
+        // the guess is off by about the root of how far it goes.
+        let distance = ((u128::from(key - self.key(low)) * self.count as u128) >> 64) as usize;
+        let guess = from.saturating_add(distance).min(high);
+        let mut reach = 8 + (2 << ((usize::BITS - distance.leading_zeros()) / 2));
+        while reach < self.count {
+            let (left, right) = (guess.saturating_sub(reach).max(low), guess.saturating_add(reach).min(high));
             let left_fits = left == low || self.key(left - 1) < key;
             let right_fits = right == high || self.key(right) >= key;
             if left_fits && right_fits {
                 (low, high) = (left, right);
                 break;
             }
+            reach *= 8;
         }
         while low < high {
             let middle = low.midpoint(high);

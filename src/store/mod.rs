@@ -53,7 +53,7 @@ pub(crate) use index::{id_key, uuid_key};
 pub use manifest::{Manifest, SegmentMeta};
 pub use provider::IndicatorTable;
 pub use segment::{PAGE_ROWS, ROW_GROUP_ROWS, SEGMENT_ROWS, Segment, SegmentBatches};
-pub(crate) use snapshot::runs as row_runs;
+pub(crate) use snapshot::{Found, runs as row_runs};
 pub use snapshot::{SegmentView, Snapshot};
 
 use self::fs::Storage;

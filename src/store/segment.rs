@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::{
-    Array, AsArray, FixedSizeBinaryArray, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray,
-    new_null_array,
+    Array, ArrayRef, AsArray, FixedSizeBinaryArray, RecordBatch, RecordBatchOptions, StringArray,
+    TimestampMicrosecondArray, new_null_array,
 };
 use arrow::datatypes::{FieldRef, Int32Type, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
@@ -25,7 +25,10 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
     RowSelector,
 };
-use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
+use parquet::arrow::arrow_writer::{
+    ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, InMemoryPageStore, PageKey, PageStore,
+    PageStoreArgs, PageStoreFactory, compute_leaves,
+};
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, Encoding};
 use parquet::errors::ParquetError;
@@ -34,9 +37,10 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersi
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
-use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 use twox_hash::XxHash3_64;
 
+use super::commit::NewRows;
 use super::error::StoreError;
 use super::fs::{FileSink, ReadAt, Storage};
 use super::index::{self, KeyEntry, SegmentIndex};
@@ -101,6 +105,10 @@ fn writer_properties(rows: usize) -> WriterProperties {
     {
         properties = properties.set_column_statistics_enabled(ColumnPath::from(name), EnabledStatistics::None);
     }
+    // Hashes are as good as random: nothing is gained by trying.
+    for name in [c::ID, c::INDICATOR_ID, c::SOURCE_INDICATOR_ID, c::TARGET_INDICATOR_ID] {
+        properties = properties.set_column_compression(ColumnPath::from(name), Compression::UNCOMPRESSED);
+    }
     // What a single page holds is found by reading it.
     let filtered: &[&str] = if rows > PAGE_ROWS { &[c::VALUE, c::ID] } else { &[] };
     for name in filtered {
@@ -111,6 +119,35 @@ fn writer_properties(rows: usize) -> WriterProperties {
             .set_column_bloom_filter_fpp(path, 0.02);
     }
     properties.build()
+}
+
+/// Keeps the pages of a row group that is open, each in as much memory as it needs: as it comes from compression, a page has as much as
+/// it had before, three times that for documents.
+#[derive(Debug, Default)]
+struct TrimmedPages(InMemoryPageStore);
+
+impl PageStore for TrimmedPages {
+    fn put(&mut self, page: Bytes) -> Result<PageKey, ParquetError> {
+        self.0.put(Bytes::copy_from_slice(&page))
+    }
+
+    fn take(&mut self, key: PageKey) -> Result<Bytes, ParquetError> {
+        self.0.take(key)
+    }
+
+    fn memory_size(&self) -> usize {
+        self.0.memory_size()
+    }
+}
+
+/// Makes [`TrimmedPages`].
+#[derive(Debug)]
+struct TrimPages;
+
+impl PageStoreFactory for TrimPages {
+    fn create(&self, _: &PageStoreArgs<'_>) -> Result<Box<dyn PageStore>, ParquetError> {
+        Ok(Box::new(TrimmedPages::default()))
+    }
 }
 
 /// Counts and hashes what passes through.
@@ -147,6 +184,10 @@ pub(crate) struct SegmentWriter {
     writer: SerializedFileWriter<Tally>,
     factory: ArrowRowGroupWriterFactory,
     schema: SchemaRef,
+    /// The columns of the row group that is open, but for the first one.
+    columns: Vec<ArrowColumnWriter>,
+    /// Its first column, which comes last.
+    added: Option<ArrowColumnWriter>,
     rows: usize,
     row_groups: usize,
     keys: Vec<KeyEntry>,
@@ -201,12 +242,15 @@ impl SegmentWriter {
         let (writer, factory) = ArrowWriter::try_new(tally, Arc::clone(&schema), Some(writer_properties(rows)))
             .and_then(ArrowWriter::into_serialized_writer)
             .map_err(parquet)?;
+        let factory = factory.with_page_store_factory(Arc::new(TrimPages));
         Ok(SegmentWriter {
             id,
             storage: Arc::clone(storage),
             writer,
             factory,
             schema,
+            columns: Vec::new(),
+            added: None,
             rows: 0,
             row_groups: 0,
             keys: Vec::new(),
@@ -232,26 +276,63 @@ impl SegmentWriter {
         keys: &[u64],
         digests: &[u64],
     ) -> Result<(), StoreError> {
+        let Some((added, columns)) = batch.columns().split_first() else { return Ok(()) };
         if batch.num_rows() == 0 {
             return Ok(());
         }
         self.note(batch, keys, digests);
-        let writers = self.factory.create_column_writers(self.row_groups).map_err(self.error("write"))?;
-        // One leaf a column (lists have one as well), so columns and writers pair up.
-        let chunks = writers
-            .into_par_iter()
-            .zip(self.schema.fields().iter().zip(batch.columns()).collect::<Vec<_>>())
-            .map(|(mut writer, (field, array)): (ArrowColumnWriter, _)| {
-                for leaf in compute_leaves(field, array)? {
-                    writer.write(&leaf)?;
-                }
-                writer.close()
-            })
-            .collect::<Result<Vec<_>, ParquetError>>()
-            .map_err(self.error("write"))?;
+        self.write_columns(&[columns])?;
+        self.end_row_group(added)
+    }
+
+    /// Writes rows of all columns but `added` into the row group that is open, or begins one. They are encoded at once, so that nobody
+    /// holds a row group of plain rows. Pages end every [`PAGE_ROWS`] rows as long as each call but the last one of a row group
+    /// brings whole pages.
+    pub(crate) fn write_rows(&mut self, parts: &[NewRows]) -> Result<(), StoreError> {
+        for part in parts {
+            self.note(&part.batch, &part.keys, &part.digests);
+        }
+        self.write_columns(&parts.iter().map(|part| part.batch.columns()).collect::<Vec<_>>())
+    }
+
+    fn write_columns(&mut self, parts: &[&[ArrayRef]]) -> Result<(), StoreError> {
+        if self.added.is_none() {
+            let mut writers =
+                self.factory.create_column_writers(self.row_groups).map_err(self.error("write"))?.into_iter();
+            self.added = writers.next();
+            self.columns = writers.collect();
+        }
         let error = self.error("write");
+        let fields = self.schema.fields().get(1..).unwrap_or_default();
+        // One leaf a column (lists have one as well), so columns and writers pair up. From the end, where the longest columns are, and
+        // each by itself: else one thread gets them all.
+        let written = self.columns.par_iter_mut().zip(fields).enumerate().rev().with_max_len(1).try_for_each(
+            |(column, (writer, field))| {
+                for array in parts.iter().filter_map(|part| part.get(column)) {
+                    for leaf in compute_leaves(field, array)? {
+                        writer.write(&leaf)?;
+                    }
+                }
+                Ok::<(), ParquetError>(())
+            },
+        );
+        written.map_err(error)
+    }
+
+    /// Ends the row group that is open, whose rows were added at these instants.
+    pub(crate) fn end_row_group(&mut self, added: &ArrayRef) -> Result<(), StoreError> {
+        let Some(mut first) = self.added.take() else { return Ok(()) };
+        let error = self.error("write");
+        let field = self.schema.field(0);
+        let columns = std::mem::take(&mut self.columns);
         let write = || -> Result<(), ParquetError> {
+            for leaf in compute_leaves(field, added)? {
+                first.write(&leaf)?;
+            }
+            let chunks = columns.into_par_iter().with_max_len(1).map(ArrowColumnWriter::close);
+            let chunks: Vec<ArrowColumnChunk> = chunks.collect::<Result<_, ParquetError>>()?;
             let mut group = self.writer.next_row_group()?;
+            first.close()?.append_to_row_group(&mut group)?;
             for chunk in chunks {
                 chunk.append_to_row_group(&mut group)?;
             }
@@ -259,12 +340,17 @@ impl SegmentWriter {
         };
         write().map_err(error)?;
         self.row_groups += 1;
-        self.rows += batch.num_rows();
+        let added = added.as_primitive::<TimestampMicrosecondType>();
+        if let (Some(first), Some(last)) = (added.values().first(), added.values().last()) {
+            self.first.get_or_insert(*first);
+            self.last = *last;
+        }
         Ok(())
     }
 
     fn note(&mut self, batch: &RecordBatch, keys: &[u64], digests: &[u64]) {
         let base = self.rows as u32;
+        self.rows += batch.num_rows();
         self.keys.extend(keys.iter().zip(digests).enumerate().map(|(row, (key, digest))| KeyEntry {
             key: *key,
             row: base + row as u32,
@@ -283,11 +369,6 @@ impl SegmentWriter {
         }
         self.natives += kinds.values().sum::<u64>();
         count_posted(batch, &mut self.posted);
-        let added = batch.column(0).as_primitive::<TimestampMicrosecondType>();
-        if let (Some(first), Some(last)) = (added.values().first(), added.values().last()) {
-            self.first.get_or_insert(*first);
-            self.last = *last;
-        }
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -407,11 +488,12 @@ pub(crate) fn collect_ids(batch: &RecordBatch, base: u32, out: &mut Vec<(u64, u3
             out.push((index::uuid_key(uuid), base + row as u32));
         }
     };
+    let (ids, indicator_ids) = (uuids(column::ID), uuids(column::INDICATOR_ID));
     for row in 0..batch.num_rows() {
-        if let Some(ids) = uuids(column::ID) {
+        if let Some(ids) = ids {
             push(row, ids.value(row));
         }
-        if let Some(ids) = uuids(column::INDICATOR_ID).filter(|ids| ids.is_valid(row)) {
+        if let Some(ids) = indicator_ids.filter(|ids| ids.is_valid(row)) {
             push(row, ids.value(row));
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::Schema;
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use roaring::RoaringBitmap;
 use twox_hash::XxHash3_64;
 
@@ -183,15 +184,25 @@ impl Snapshot {
     }
 }
 
+/// From so many look-ups on, segments are searched at the same time.
+const MANY_LOOKUPS: usize = 16_384;
+
 fn find_keys<'a>(views: impl Iterator<Item = &'a SegmentView>, keys: &[u64]) -> Result<Vec<Found>, StoreError> {
-    let mut all = Vec::new();
-    for (segment, view) in views.enumerate() {
+    let find = |(segment, view): (usize, &SegmentView)| -> Result<Vec<Found>, StoreError> {
+        let mut all = Vec::new();
         view.segment.file()?.index.find_keys(keys, |position, KeyEntry { row, digest, .. }| {
             let (live, deleted) = (!view.superseded.contains(row), view.deleted.contains(row));
             all.push(Found { position, segment, row, digest, live, deleted });
         })?;
-    }
-    Ok(all)
+        Ok(all)
+    };
+    let views: Vec<(usize, &SegmentView)> = views.enumerate().collect();
+    let found: Vec<Vec<Found>> = if views.len() > 1 && views.len() * keys.len() >= MANY_LOOKUPS {
+        views.into_par_iter().with_max_len(1).map(find).collect::<Result<_, _>>()?
+    } else {
+        views.into_iter().map(find).collect::<Result<_, _>>()?
+    };
+    Ok(found.into_iter().flatten().collect())
 }
 
 /// A set of rows as ascending runs.

@@ -103,15 +103,26 @@ impl Replaced {
     }
 }
 
-impl Held {
-    /// Keeps back what must come last; gives back the rest, with those of its rows that are stale.
-    pub(crate) fn hold(&mut self, rows: NewRows, stale: Vec<u32>) -> Result<(NewRows, Vec<u32>), StoreError> {
+/// Rows, told apart by whether they must come last in their commit.
+#[derive(Debug)]
+pub(crate) struct Split {
+    rest: NewRows,
+    /// Positions in `rest`.
+    stale: Vec<u32>,
+    edges: Option<NewRows>,
+    stale_edges: Option<NewRows>,
+    reports: Option<NewRows>,
+}
+
+impl Split {
+    /// Tells rows apart, of which those named in `stale` are older than what the store holds.
+    pub(crate) fn of(rows: NewRows, stale: Vec<u32>) -> Result<Self, StoreError> {
         let is_edge = where_named(&rows.batch, c::KIND, kind_value::RELATIONSHIP);
         let is_report = where_named(&rows.batch, c::STIX_TYPE, StixType::Report.as_str())
             .zip(where_named(&rows.batch, c::KIND, kind_value::INDICATOR))
             .map(|(reports, indicators)| reports.iter().zip(indicators).map(|(a, b)| *a && b).collect::<Vec<bool>>());
         if is_edge.is_none() && is_report.is_none() {
-            return Ok((rows, stale));
+            return Ok(Split { rest: rows, stale, edges: None, stale_edges: None, reports: None });
         }
         let count = rows.keys.len();
         let none = || vec![false; count];
@@ -123,19 +134,33 @@ impl Held {
             }
         }
         let of = |wanted: &dyn Fn(usize) -> bool| picked(&rows, &(0..count).map(wanted).collect::<Vec<bool>>());
-        let edges = of(&|at| is_edge[at] && !is_stale[at])?;
-        let stale_edges = of(&|at| is_edge[at] && is_stale[at])?;
-        let reports = of(&|at| is_report[at])?;
+        let some = |wanted: &dyn Fn(usize) -> bool| match (0..count).any(wanted) {
+            true => of(wanted).map(Some),
+            false => Ok(None),
+        };
+        let left = (0..count).filter(|at| !is_edge[*at] && !is_report[*at]);
+        Ok(Split {
+            stale: left.enumerate().filter(|(_, at)| is_stale[*at]).map(|(place, _)| place as u32).collect(),
+            edges: some(&|at| is_edge[at] && !is_stale[at])?,
+            stale_edges: some(&|at| is_edge[at] && is_stale[at])?,
+            reports: some(&|at| is_report[at])?,
+            rest: of(&|at| !is_edge[at] && !is_report[at])?,
+        })
+    }
+}
+
+impl Held {
+    /// Keeps back what must come last; gives back the rest, with those of its rows that are stale.
+    pub(crate) fn hold(&mut self, split: Split) -> (NewRows, Vec<u32>) {
+        let Split { rest, stale, edges, stale_edges, reports } = split;
         for (list, rows) in [(&mut self.edges, edges), (&mut self.stale, stale_edges), (&mut self.reports, reports)] {
-            if !rows.keys.is_empty() {
+            if let Some(rows) = rows {
                 self.rows += rows.keys.len();
                 self.bytes += bytes_of(&rows.batch);
                 list.push(rows);
             }
         }
-        let left = (0..count).filter(|at| !is_edge[*at] && !is_report[*at]);
-        let stale = left.enumerate().filter(|(_, at)| is_stale[*at]).map(|(place, _)| place as u32).collect();
-        Ok((of(&|at| !is_edge[at] && !is_report[at])?, stale))
+        (rest, stale)
     }
 
     /// Notes what the commit replaces.
