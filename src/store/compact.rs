@@ -175,11 +175,8 @@ impl Draft {
     ) -> Result<bool, StoreError> {
         let Draft { replaced, rewritten: Rewritten { mut written, pieces } } = self;
         let views = newest.segments();
-        let first = |ids: &mut dyn Iterator<Item = &str>| {
-            let first = replaced.first()?;
-            ids.position(|id| id == first.0)
-        };
-        let views = first(&mut views.iter().map(|view| view.segment.id()))
+        let is_first = |id: &str| replaced.first().is_some_and(|(first, _)| first == id);
+        let views = (views.iter().position(|view| is_first(view.segment.id())))
             .and_then(|start| views.get(start..start + replaced.len()))
             .filter(|views| {
                 let same = |(view, (id, gone)): (&SegmentView, &(String, Arc<RoaringBitmap>))| {
@@ -187,7 +184,7 @@ impl Draft {
                 };
                 views.iter().zip(&replaced).all(same)
             });
-        let start = first(&mut manifest.segments.iter().map(|meta| meta.id.as_str()));
+        let start = manifest.segments.iter().position(|meta| is_first(&meta.id));
         let (Some(views), Some(start)) = (views, start) else {
             for meta in &written {
                 storage.delete(&segment::data_path(&meta.id))?;
