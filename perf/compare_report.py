@@ -4,6 +4,7 @@
 import json
 import math
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from report import table
@@ -142,14 +143,55 @@ def costs(results, sizes):
     return table(heads, rows)
 
 
+@dataclass
+class Panel:
+    """One diagram: its lines by name, each of (where on the horizontal axis, seconds, whether it was cut off there)."""
+
+    title: str
+    lines: dict
+    # Where on the horizontal axis something is, from 0 to 1, and what stands below it.
+    across: dict
+    labels: dict
+
+
 def chart(facts):
     """Everything in one answer, and a page of 1,000, over the number of documents; both axes are logarithmic."""
     results = Results(facts)
-    panels = [
-        ("Everything in one answer, first time", lambda peer, count: results.get(peer, count, "first page", "whole"), "cold"),
-        ("Everything in one answer, again", lambda peer, count: results.get(peer, count, "first page", "whole"), "cached"),
-        ("First 1,000 objects, again", lambda peer, count: results.get(peer, count, "first page", 1_000), "cached"),
+    wanted = [
+        ("Everything in one answer, first time", "whole", "cold"),
+        ("Everything in one answer, again", "whole", "cached"),
+        ("First 1,000 objects, again", 1_000, "cached"),
     ]
+    sizes = facts["sizes"]
+    first, last = math.log10(min(sizes)), math.log10(max(sizes))
+    across = {
+        count: 0.5 if last == first else 0.06 + 0.88 * (math.log10(count) - first) / (last - first) for count in sizes
+    }
+    labels = {count: f"{count // 1_000_000} M" if count >= 1_000_000 else f"{count // 1_000} k" for count in sizes}
+    panels = []
+    for title, page, key in wanted:
+        lines = {}
+        for peer in results.peers:
+            for count in sizes:
+                entry = results.get(peer, count, "first page", page)
+                if entry:
+                    cut = "cut" in entry
+                    lines.setdefault(peer, []).append((count, entry["cut"] if cut else entry[key], cut))
+        if not panels:
+            lines["XSOAR (published)"] = [
+                (count, math.sqrt(low * high), False) for count, (low, high) in XSOAR.items() if count in sizes
+            ]
+        panels.append(Panel(title, lines, across, labels))
+    colors = {name: COLORS.get(name, "#333") for name in [*results.peers, "XSOAR (published)"]}
+    foot = (
+        "Number of documents; seconds, logarithmic. "
+        "Triangles: cut off there, it takes longer. XSOAR: middle of the published range."
+    )
+    return draw(panels, colors, foot, dashed=["XSOAR (published)"])
+
+
+def draw(panels, colors, foot, dashed=()):
+    """Panels side by side as SVG, seconds upwards (logarithmic); below them the names in their colors, and a line of text."""
     width, height, left, top, gap = 330, 320, 64, 48, 84
     total = left + len(panels) * width + (len(panels) - 1) * gap + 24
     out = [
@@ -157,46 +199,30 @@ def chart(facts):
         'font-size="12">',
         f'<rect width="{total}" height="{top + height + 92}" fill="#ffffff"/>',
     ]
-    sizes = facts["sizes"]
-    names = [*results.peers, "XSOAR (published)"]
-    for number, (title, find, key) in enumerate(panels):
+    for number, panel in enumerate(panels):
         x0 = left + number * (width + gap)
-        lines = {}
-        for peer in results.peers:
-            for count in sizes:
-                entry = find(peer, count)
-                if entry:
-                    cut = "cut" in entry
-                    lines.setdefault(peer, []).append((count, entry["cut"] if cut else entry[key], cut))
-        if number == 0:
-            lines["XSOAR (published)"] = [
-                (count, math.sqrt(low * high), False) for count, (low, high) in XSOAR.items() if count in sizes
-            ]
-        values = [value for line in lines.values() for _, value, _ in line if value > 0] or [1]
+        values = [value for line in panel.lines.values() for _, value, _ in line if value > 0] or [1]
         low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)) + 1e-9)
         high = max(high, low + 1)
-        first, last = math.log10(min(sizes)), math.log10(max(sizes))
 
-        def place(count, value, x0=x0, low=low, high=high, first=first, last=last):
-            across = 0.5 if last == first else 0.06 + 0.88 * (math.log10(count) - first) / (last - first)
+        def place(where, value, x0=x0, low=low, high=high, across=panel.across):
             up = (math.log10(value) - low) / (high - low)
-            return x0 + across * width, top + height - up * height
+            return x0 + across[where] * width, top + height - up * height
 
-        out.append(f'<text x="{x0}" y="{top - 18}" font-size="14" font-weight="bold">{title}</text>')
+        out.append(f'<text x="{x0}" y="{top - 18}" font-size="14" font-weight="bold">{panel.title}</text>')
         for power in range(low, high + 1):
             y = top + height - (power - low) / (high - low) * height
             out.append(f'<line x1="{x0}" x2="{x0 + width}" y1="{y:.1f}" y2="{y:.1f}" stroke="#dfe3e6"/>')
             value = f"{10**power:,} s" if power >= 0 else f"{10 ** (power + 3):g} ms"
             out.append(f'<text x="{x0 - 8}" y="{y + 4:.1f}" text-anchor="end" fill="#555">{value}</text>')
-        for count in sizes:
-            x, _ = place(count, values[0])
-            label = f"{count // 1_000_000} M" if count >= 1_000_000 else f"{count // 1_000} k"
+        for where, label in panel.labels.items():
+            x, _ = place(where, values[0])
             out.append(f'<text x="{x:.1f}" y="{top + height + 18}" text-anchor="middle" fill="#555">{label}</text>')
-        for name, line in lines.items():
-            color = COLORS.get(name, "#333")
-            points = [place(count, value) for count, value, _ in line]
+        for name, line in panel.lines.items():
+            color = colors[name]
+            points = [place(where, value) for where, value, _ in line]
             path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-            dash = ' stroke-dasharray="5 4"' if name.startswith("XSOAR") else ""
+            dash = ' stroke-dasharray="5 4"' if name in dashed else ""
             out.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"{dash}/>')
             for (x, y), (_, value, cut) in zip(points, line):
                 # Cut off: an arrow that points to where the true value lies, up.
@@ -208,14 +234,11 @@ def chart(facts):
                 words = f"{name}: {'more than ' if cut else ''}{seconds(value)}"
                 out.append(f'{shape} fill="{color}"><title>{words}</title></{"path" if cut else "circle"}>')
     x, y = left, top + height + 48
-    for name in names:
-        out.append(f'<circle cx="{x}" cy="{y - 4}" r="5" fill="{COLORS.get(name, "#333")}"/>')
+    for name, color in colors.items():
+        out.append(f'<circle cx="{x}" cy="{y - 4}" r="5" fill="{color}"/>')
         out.append(f'<text x="{x + 10}" y="{y}">{name}</text>')
         x += 30 + 8 * len(name)
-    out.append(
-        f'<text x="{left}" y="{y + 24}" fill="#555">Number of documents; seconds, logarithmic. '
-        "Triangles: cut off there, it takes longer. XSOAR: middle of the published range.</text>"
-    )
+    out.append(f'<text x="{left}" y="{y + 24}" fill="#555">{foot}</text>')
     out.append("</svg>")
     return "\n".join(out) + "\n"
 
