@@ -143,14 +143,15 @@ def sections(results):
     text = "Medians, in seconds. First: of a server just started, its files in the page cache. The second time pieces are kept, then they come from there."
     parts += section("100,000 objects", text, ["", "first", "second", "cached", "each first", "bytes", "server peak MiB", "checks"], rows)
 
-    heads = ["requests", "p50 ms", "p99 ms", "first byte p50 ms", "first byte p99 ms", "server's mean ms"]
+    heads = ["requests", "bytes", "p50 ms", "p99 ms", "first byte p50 ms", "first byte p99 ms", "server's mean ms"]
     cells = lambda line: [  # noqa: E731
-        number(line["requests"]), *(number(line[key], 2) for key in ("p50_ms", "p99_ms", "first_byte_p50_ms", "first_byte_p99_ms", "server_mean_ms"))
+        number(line["requests"]), number(line["bytes"]), *(number(line[key], 2) for key in ("p50_ms", "p99_ms", "first_byte_p50_ms", "first_byte_p99_ms", "server_mean_ms"))
     ]  # fmt: skip
     rows = [[line["name"], line["cache"], place(line["row"]), *cells(line)] for line in results.all("flat")]
     text = (
         "Pages of 1,000. **next pages**: one after another from that row on, none asked for before; where the end is near and the cache off, those before it "
-        "again. **cache off**: `rendered_bytes = 1`, so nothing is kept. **all over**: a hundred places, each asked for once by `added_after`."
+        "again. **cache off**: `rendered_bytes = 1`, so nothing is kept. **all over**: a hundred places, each asked for once by `added_after`. "
+        "Bytes: of the largest page; reports come last in an import, and are twice as large as other objects."
     )
     parts += section("Depth", text, ["", "cache", "row", *heads], rows)
     rows = [
@@ -160,9 +161,9 @@ def sections(results):
     ]  # fmt: skip
     text = "Pages of 1,000 of what a query matches, round and round where there are few. First: the first request after a start, when nothing is known of the query."
     parts += section("Selectivity", text, ["query", "matches", "measured", "what", "cache", "first ms", *heads], rows)
-    rows = [[f"{line['records']:,}", line["name"], line["cache"], *cells(line), number(line["bytes"]), checks(line)] for line in results.all("polls")]
+    rows = [[f"{line['records']:,}", line["name"], line["cache"], *cells(line), checks(line)] for line in results.all("polls")]
     text = "With basic authentication, over one connection. The client's own part is in p50 and p99; the server's mean is its own account, from the head of a request to the end of its answer."
-    parts += section("Polls", text, ["records", "", "cache", *heads, "bytes", "checks"], rows)
+    parts += section("Polls", text, ["records", "", "cache", *heads, "checks"], rows)
     rows = []
     for line in results.all("clients"):
         rows += [
