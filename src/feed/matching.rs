@@ -20,7 +20,7 @@ use roaring::RoaringBitmap;
 
 use crate::feed::api::FeedError;
 use crate::model::schema;
-use crate::store::{Segment, StoreError};
+use crate::store::{Segment, StoreError, row_runs};
 
 /// A condition on rows, compiled for the columns it names.
 #[derive(Debug, Clone)]
@@ -155,21 +155,22 @@ pub(crate) enum Posted {
     AsSaid,
 }
 
-/// The records of a collection. Where a segment has no rows of inboxes, nobody looks which row is one.
+/// The records of a collection, and the definitions they are served with. Where a segment has no rows of inboxes, nobody looks which row
+/// is one; and which rows are definitions is known, so that nobody reads what tells one definition from the other of all the others.
 #[derive(Debug, Clone)]
 pub(crate) struct Records {
     condition: Predicate,
+    definitions: Option<Predicate>,
     posted: Posted,
     key: Arc<str>,
 }
 
 impl Records {
-    pub(crate) fn new(condition: Predicate, posted: Posted) -> Self {
-        let key = match &posted {
-            Posted::LeftOut(_) => format!("{}\0not posted", condition.key).into(),
-            Posted::Only | Posted::AsSaid => condition.key(),
-        };
-        Records { condition, posted, key }
+    pub(crate) fn new(condition: Predicate, definitions: Option<Predicate>, posted: Posted) -> Self {
+        let of_definitions = definitions.as_ref().map(Predicate::key).unwrap_or_default();
+        let of_posted = if matches!(posted, Posted::LeftOut(_)) { "not posted" } else { "" };
+        let key = format!("{}\0{of_definitions}\0{of_posted}", condition.key).into();
+        Records { condition, definitions, posted, key }
     }
 
     /// Names the records: equal keys, equal rows.
@@ -179,6 +180,20 @@ impl Records {
 
     /// The rows of a segment, superseded ones included. Runs on the calling pool.
     pub(crate) fn rows(&self, index: &MatchIndex, segment: &Segment) -> Result<Rows, StoreError> {
+        let rows = self.records(index, segment)?;
+        match &self.definitions {
+            Some(definitions) if !segment.meta().definitions.is_empty() => {
+                let among = segment.meta().definitions.iter().copied().collect();
+                match index.rows_among(segment, definitions, &among)? {
+                    Rows::All => Ok(Rows::All),
+                    Rows::Some(definitions) => Ok(rows.union(&definitions)),
+                }
+            }
+            _ => Ok(rows),
+        }
+    }
+
+    fn records(&self, index: &MatchIndex, segment: &Segment) -> Result<Rows, StoreError> {
         let posted = segment.meta().posted_rows();
         match &self.posted {
             Posted::Only if posted == 0 => Ok(Rows::Some(Arc::default())),
@@ -191,13 +206,16 @@ impl Records {
         }
     }
 
-    /// Conditions that one row has to fulfil, and whether it must.
-    pub(crate) fn conditions(&self, segment: &Segment) -> impl Iterator<Item = (&Predicate, bool)> {
+    /// Conditions that this row has to fulfil, and whether it must.
+    pub(crate) fn conditions(&self, segment: &Segment, row: u32) -> impl Iterator<Item = (&Predicate, bool)> {
+        let definition = self.definitions.as_ref().filter(|_| segment.meta().definitions.contains(&row));
         let left_out = match &self.posted {
-            Posted::LeftOut(is_posted) if segment.meta().posted_rows() > 0 => Some((is_posted, false)),
+            Posted::LeftOut(is_posted) if definition.is_none() && segment.meta().posted_rows() > 0 => {
+                Some((is_posted, false))
+            }
             Posted::LeftOut(_) | Posted::Only | Posted::AsSaid => None,
         };
-        std::iter::once((&self.condition, true)).chain(left_out)
+        std::iter::once((definition.unwrap_or(&self.condition), true)).chain(left_out)
     }
 }
 
@@ -224,11 +242,34 @@ impl MatchIndex {
 
     /// The rows of `segment` for which `predicate` holds, superseded ones included. Runs on the calling pool.
     pub(crate) fn rows(&self, segment: &Segment, predicate: &Predicate) -> Result<Rows, StoreError> {
+        self.kept(segment, predicate, || compute(segment, predicate))
+    }
+
+    /// The same, where only these few rows can be meant.
+    fn rows_among(&self, segment: &Segment, predicate: &Predicate, among: &RoaringBitmap) -> Result<Rows, StoreError> {
+        self.kept(segment, predicate, || {
+            let (mut rows, mut all) = (RoaringBitmap::new(), among.iter());
+            for batch in segment.read(&row_runs(among), predicate.columns(), 8_192)? {
+                let bits = predicate.matches(&batch?)?;
+                rows.extend(
+                    all.by_ref().take(bits.len()).zip(bits.values()).filter(|(_, bit)| *bit).map(|(row, _)| row),
+                );
+            }
+            Ok(Rows::Some(Arc::new(rows)))
+        })
+    }
+
+    fn kept(
+        &self,
+        segment: &Segment,
+        predicate: &Predicate,
+        compute: impl FnOnce() -> Result<Rows, StoreError>,
+    ) -> Result<Rows, StoreError> {
         let key = (segment.id().to_owned(), Arc::clone(&predicate.key));
         if let Some(rows) = self.cache.lock().rows.get(&key) {
             return Ok(rows.clone());
         }
-        let rows = compute(segment, predicate)?;
+        let rows = compute()?;
         let mut cache = self.cache.lock();
         cache.bytes += rows.bytes();
         if let Some((_, old)) = cache.rows.push(key, rows.clone()) {

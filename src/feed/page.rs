@@ -399,7 +399,11 @@ impl Shared {
         form: &str,
         asked: Timestamp,
     ) -> Result<(Records, Option<Predicate>), FeedError> {
-        let condition = self.predicate(format!("{form}\0base"), || served(collection, options))?;
+        let condition = self.predicate(format!("{form}\0base"), || served_records(collection, options))?;
+        let definitions = match served_definitions(collection, options) {
+            Some(expr) => Some(self.predicate(format!("{form}\0definitions"), || expr)?),
+            None => None,
+        };
         let clocked = match collection.query.clocked(asked).filter(|_| !collection.inbox) {
             // It names the instant, so keeping it would only fill the cache. Relationships and definitions stand and fall with
             // the records they belong to.
@@ -416,7 +420,7 @@ impl Shared {
             () if names_inbox(&condition) || clocked.as_ref().is_some_and(names_inbox) => Posted::AsSaid,
             () => Posted::LeftOut(self.edges.is_posted.clone()),
         };
-        Ok((Records::new(condition, posted), clocked))
+        Ok((Records::new(condition, definitions, posted), clocked))
     }
 
     pub(super) fn predicate(&self, key: String, expr: impl FnOnce() -> Expr) -> Result<Predicate, FeedError> {
@@ -535,7 +539,7 @@ impl Prepared<'_> {
     fn serves(&self, walk: &Walk, segment: usize, row: u32, is_edge: bool, id: &str) -> Result<bool, FeedError> {
         let Some(view) = walk.snapshot.segments().get(segment) else { return Ok(false) };
         // A relationship is in the collection by its ends.
-        let of_collection = self.base.conditions(&view.segment).filter(|_| !is_edge);
+        let of_collection = self.base.conditions(&view.segment, row).filter(|_| !is_edge);
         let conditions: Vec<_> = of_collection.chain(self.filters.iter().map(|filter| (filter, true))).collect();
         let mut columns = render::manifest_columns().to_vec();
         columns.extend(conditions.iter().flat_map(|(condition, _)| condition.columns()));
@@ -605,30 +609,48 @@ fn forms(walk: &Walk) -> Forms {
 
 /// Of [`selected`] rows those that have a form in that version and profile, and the definitions they are served with.
 pub(crate) fn served(collection: &Collection, options: &RenderOptions) -> Expr {
-    let of_kind = |kind: &str| col(column::KIND).eq(lit(kind));
+    let records = served_records(collection, options);
+    match served_definitions(collection, options) {
+        Some(definitions) => records.or(definitions),
+        None => records,
+    }
+}
+
+fn of_kind(kind: &str) -> Expr {
+    col(column::KIND).eq(lit(kind))
+}
+
+fn typed(types: &[StixType]) -> Expr {
+    col(column::STIX_TYPE).in_list(types.iter().map(|stix_type| lit(stix_type.as_str())).collect(), false)
+}
+
+/// Those of [`served`] that are records.
+fn served_records(collection: &Collection, options: &RenderOptions) -> Expr {
     if collection.inbox {
         return of_kind(kind_value::OBJECT).and(in_inbox(collection)).and(servable_natives(options));
     }
-    let typed = |types: &[StixType]| {
-        col(column::STIX_TYPE).in_list(types.iter().map(|stix_type| lit(stix_type.as_str())).collect(), false)
-    };
     let mut indicators = of_kind(kind_value::INDICATOR).and(col(column::STIX_TYPE).is_not_null());
     let left_out = render::left_out(options);
     if !left_out.is_empty() {
         indicators = indicators.and(Expr::Not(Box::new(typed(left_out))));
     }
-    let mut records = indicators.or(of_kind(kind_value::OBJECT).and(servable_natives(options)));
-    if let Some(query) = collection.query.fixed() {
-        records = records.and(query.clone());
+    let records = indicators.or(of_kind(kind_value::OBJECT).and(servable_natives(options)));
+    match collection.query.fixed() {
+        Some(query) => records.and(query.clone()),
+        None => records,
     }
+}
+
+/// Those of [`served`] that are definitions.
+fn served_definitions(collection: &Collection, options: &RenderOptions) -> Option<Expr> {
     let definitions = render::definitions(options);
-    if definitions.is_empty() {
-        return records;
+    if collection.inbox || definitions.is_empty() {
+        return None;
     }
     let colours = render::marking_colours(options).into_iter().map(lit).collect();
     let is_marking = col(column::STIX_TYPE).eq(lit(StixType::MarkingDefinition.as_str()));
     let has_form = Expr::Not(Box::new(is_marking)).or(col(column::VALUE).in_list(colours, false));
-    records.or(of_kind(kind_value::DEFINITION).and(typed(&definitions)).and(has_form))
+    Some(of_kind(kind_value::DEFINITION).and(typed(&definitions)).and(has_form))
 }
 
 /// Native objects keep their form, and 2.1 objects are none of 2.0. The other way round they are: STIX 2.1 has rules for meeting 2.0.
