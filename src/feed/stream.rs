@@ -5,14 +5,20 @@
 //! does not read holds one slice, a lone fast reader has every core, and memory is at most
 //! `(requests + permits) × slice`, whatever the page size. A client that leaves drops the stream, and with it the work.
 //! Slices asked for again and again come from the cache, packed as they are sent.
+//!
+//! Scattered rows cost a data page of each column that is read for them. So types that need other columns are read apart from each other
+//! where that spares more than it costs.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
+use arrow::array::AsArray;
+use arrow::datatypes::Int32Type;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use roaring::RoaringBitmap;
 use tokio::sync::Semaphore;
 
 use crate::feed::api::{Coding, FeedError, Shape};
@@ -21,9 +27,10 @@ use crate::feed::coding::{self, Packing};
 use crate::feed::matching::Rows;
 use crate::feed::plan::Part;
 use crate::model::kind::StixType;
-use crate::render::{self, RenderOptions, Rendered};
+use crate::model::schema::column;
+use crate::render::{self, RenderError, RenderOptions, Rendered};
 use crate::runtime::{BufferPool, CpuPool, Filling, Ordered, Unfinished};
-use crate::store::PAGE_ROWS;
+use crate::store::{PAGE_ROWS, StoreError, row_runs};
 
 /// Rows rendered at a time.
 const SLICE_ROWS: u32 = PAGE_ROWS as u32;
@@ -219,29 +226,190 @@ fn slice(job: &Job, part: &Part, key: SliceKey) -> Result<Slice, FeedError> {
 
 /// Reads and renders one slice: every object with a comma before it.
 fn render_slice(job: &Job, part: &Part) -> Result<(Filling, Rendered), FeedError> {
-    let columns = columns_of(job.shape, &job.options, part);
-    let unreadable = |source: crate::store::StoreError| FeedError::Store { what: "a page", source: Box::new(source) };
+    let mut groups = match job.shape {
+        Shape::Objects => groups_of(job, part).map_err(unreadable)?,
+        Shape::Manifest | Shape::Versions => Groups::whole(render::manifest_columns().to_vec()),
+    };
     let mut filling = job.buffers.take();
     let out = filling.bytes();
     let mut total = Rendered::default();
-    for batch in part.view.segment.read(&part.ranges, &columns, SLICE_ROWS as usize).map_err(unreadable)? {
-        let batch = batch.map_err(unreadable)?;
-        let start = out.len();
-        out.push(b',');
-        let rendered = match job.shape {
-            Shape::Objects => render::objects(&batch, &job.options, out, None),
-            Shape::Manifest => render::manifest(&batch, &job.options, out),
-            Shape::Versions => render::versions(&batch, &job.options, out),
-        };
-        let rendered =
-            rendered.map_err(|source| FeedError::Internal { what: "render a page", source: Box::new(source) })?;
-        if rendered.written == 0 {
-            out.truncate(start);
+    if let [Group { columns, .. }] = &groups.all[..] {
+        for batch in part.view.segment.read(&part.ranges, columns, SLICE_ROWS as usize).map_err(unreadable)? {
+            let batch = batch.map_err(unreadable)?;
+            let start = out.len();
+            out.push(b',');
+            let rendered = match job.shape {
+                Shape::Objects => render::objects(&batch, &job.options, out, None),
+                Shape::Manifest => render::manifest(&batch, &job.options, out),
+                Shape::Versions => render::versions(&batch, &job.options, out),
+            };
+            let rendered = rendered.map_err(unrenderable)?;
+            if rendered.written == 0 {
+                out.truncate(start);
+            }
+            total.written += rendered.written;
+            total.skipped += rendered.skipped;
         }
-        total.written += rendered.written;
-        total.skipped += rendered.skipped;
+        return Ok((filling, total));
+    }
+    let mut written = Vec::with_capacity(groups.all.len());
+    for Group { columns, rows, .. } in &mut groups.all {
+        let (mut piece, mut ends) = (job.buffers.take(), Vec::with_capacity(rows.len() as usize));
+        for batch in part.view.segment.read(&row_runs(rows), columns, SLICE_ROWS as usize).map_err(unreadable)? {
+            let batch = batch.map_err(unreadable)?;
+            render::pieces(&batch, &job.options, piece.bytes(), &mut ends).map_err(unrenderable)?;
+        }
+        written.push((piece, ends.into_iter(), 0));
+    }
+    for group in groups.order {
+        let Some((piece, ends, start)) = written.get_mut(usize::from(group)) else { continue };
+        let Some(end) = ends.next() else { continue };
+        let object = piece.as_ref().get(std::mem::replace(start, end)..end).unwrap_or_default();
+        if object.is_empty() {
+            total.skipped += 1;
+        } else {
+            out.push(b',');
+            out.extend_from_slice(object);
+            total.written += 1;
+        }
     }
     Ok((filling, total))
+}
+
+fn unreadable(source: StoreError) -> FeedError {
+    FeedError::Store { what: "a page", source: Box::new(source) }
+}
+
+fn unrenderable(source: RenderError) -> FeedError {
+    FeedError::Internal { what: "render a page", source: Box::new(source) }
+}
+
+/// How the rows of a slice are read: those of types that need much the same columns together.
+struct Groups {
+    /// Which group each row is in, in the order of the rows.
+    order: Vec<u8>,
+    all: Vec<Group>,
+}
+
+struct Group {
+    columns: Vec<&'static str>,
+    rows: RoaringBitmap,
+    /// Which of the slice's data pages they are in.
+    pages: Pages,
+}
+
+/// A set of the data pages of a slice, each by its place among them.
+#[derive(Clone, Copy, Default)]
+struct Pages([u64; SLICE_PAGES as usize / 64]);
+
+impl Pages {
+    fn insert(&mut self, place: u32) {
+        // A slice has no more.
+        let place = place.min(SLICE_PAGES - 1) as usize;
+        self.0[place / 64] |= 1 << (place % 64);
+    }
+
+    fn union(self, other: Pages) -> Pages {
+        Pages(std::array::from_fn(|word| self.0[word] | other.0[word]))
+    }
+
+    fn count(self) -> u32 {
+        self.0.iter().map(|word| word.count_ones()).sum()
+    }
+}
+
+impl Groups {
+    fn whole(columns: Vec<&'static str>) -> Self {
+        Groups { order: Vec::new(), all: vec![Group { columns, rows: RoaringBitmap::new(), pages: Pages::default() }] }
+    }
+}
+
+/// What reading a data page of those columns costs, more or less: as much as one of the narrow ones costs. Some of them are long.
+fn weight(columns: &[&str]) -> u32 {
+    let of = |column: &&str| match *column {
+        column::DOCUMENT => 20,
+        column::CUSTOM => 4,
+        column::DESCRIPTION | column::VALUE => 2,
+        _ => 1,
+    };
+    columns.iter().map(of).sum()
+}
+
+/// Of a row only the columns of its type are needed: a domain has no use for what a certificate consists of. Rows that are far from each
+/// other cost a data page of each column, so there it pays to read each type by itself; neighbours are in the same pages, which are better
+/// read once.
+fn groups_of(job: &Job, part: &Part) -> Result<Groups, StoreError> {
+    let types = &part.view.segment.meta().types;
+    if types.len() < 2 {
+        return Ok(Groups::whole(columns_of(Shape::Objects, &job.options, part)));
+    }
+    let mut rows = part.ranges.iter().cloned().flatten();
+    let mut classes: BTreeMap<(bool, Option<StixType>), (RoaringBitmap, Pages)> = BTreeMap::new();
+    let mut class_of = Vec::new();
+    let (mut page, mut place) = (None, 0);
+    for batch in part.view.segment.read(&part.ranges, &[column::STIX_TYPE], SLICE_ROWS as usize)? {
+        let batch = batch?;
+        let names = batch.column(0).as_dictionary_opt::<Int32Type>();
+        let known: Vec<Option<StixType>> = names
+            .and_then(|names| names.values().as_string_opt::<i32>())
+            .map(|values| values.iter().map(|name| name.and_then(StixType::named)).collect())
+            .unwrap_or_default();
+        for (at, row) in (0..batch.num_rows()).zip(&mut rows) {
+            if page != Some(row / SLICE_ROWS) {
+                place += u32::from(page.is_some());
+                page = Some(row / SLICE_ROWS);
+            }
+            let stix_type = names.and_then(|names| names.key(at)).and_then(|key| known.get(key).copied().flatten());
+            let is_native = part.natives.as_ref().is_some_and(|natives| natives.contains(row));
+            let class = (is_native, stix_type);
+            let (rows, pages) = classes.entry(class).or_default();
+            rows.insert(row);
+            pages.insert(place);
+            class_of.push(class);
+        }
+    }
+    let mut all: Vec<Group> = Vec::new();
+    let mut group_of = BTreeMap::new();
+    for (class, (rows, pages)) in classes {
+        let types = class.1.as_slice();
+        let columns = match class.0 {
+            true => render::columns(&job.options, Some(types)),
+            false => render::indicator_columns(&job.options, Some(types)),
+        };
+        let own = Group { columns, rows, pages };
+        // What each group would save by having these rows as well.
+        let saved = |group: &Group| {
+            let cost = |group: &Group| i64::from(group.pages.count() * weight(&group.columns));
+            let together = group.pages.union(own.pages).count() * weight(&united(&group.columns, &own.columns));
+            cost(group) + cost(&own) - i64::from(together)
+        };
+        let best = all.iter().enumerate().map(|(at, group)| (saved(group), at)).max_by_key(|(saved, _)| *saved);
+        let at = match best {
+            Some((saved, at)) if saved >= 0 || all.len() > usize::from(u8::MAX - 1) => at,
+            _ => {
+                all.push(Group { columns: Vec::new(), rows: RoaringBitmap::new(), pages: Pages::default() });
+                all.len() - 1
+            }
+        };
+        if let Some(group) = all.get_mut(at) {
+            group.columns = united(&group.columns, &own.columns);
+            group.rows |= own.rows;
+            group.pages = group.pages.union(own.pages);
+        }
+        group_of.insert(class, at as u8);
+    }
+    if all.is_empty() {
+        return Ok(Groups::whole(columns_of(Shape::Objects, &job.options, part)));
+    }
+    let order = class_of.iter().map(|class| group_of.get(class).copied().unwrap_or_default()).collect();
+    Ok(Groups { order, all })
+}
+
+/// Both, in an order that says nothing.
+fn united(a: &[&'static str], b: &[&'static str]) -> Vec<&'static str> {
+    let mut both = a.to_vec();
+    both.extend(b.iter().filter(|column| !a.contains(column)));
+    both
 }
 
 /// Only the columns that the types in this segment need; the documents of native objects only where the slice has some.

@@ -237,6 +237,25 @@ pub fn objects(
     }))
 }
 
+/// Appends one JSON object per row, with nothing between them. `ends` receives the offset in `out` after each row, also after one that has no
+/// form and leaves nothing.
+pub fn pieces(
+    batch: &RecordBatch,
+    options: &RenderOptions,
+    out: &mut Vec<u8>,
+    ends: &mut Vec<usize>,
+) -> Result<(), RenderError> {
+    let mut encoder = encoder::Encoder::bind(batch, options)?;
+    for row in 0..batch.num_rows() {
+        let start = out.len();
+        if encoder.object(row, out).is_none() {
+            out.truncate(start);
+        }
+        ends.push(out.len());
+    }
+    Ok(())
+}
+
 /// Appends one JSON object per row, each followed by a line feed.
 pub fn ndjson(batch: &RecordBatch, options: &RenderOptions, out: &mut Vec<u8>) -> Result<Rendered, RenderError> {
     let mut encoder = encoder::Encoder::bind(batch, options)?;

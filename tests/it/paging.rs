@@ -6,11 +6,12 @@ use std::io::Read;
 
 use proptest::prelude::*;
 use serde_json::json;
-use taxiway::feed::api::{Coding, FeedError, Filters, Given, PageRequest, Shape, Versions};
+use taxiway::feed::api::{Coding, FeedError, Filters, Given, PageRequest, Shape, StixVersion, Versions};
+use taxiway::feed::collection::CollectionSpec;
 use taxiway::model::time::Timestamp;
 use taxiway::store::{CompactOptions, Extent, Store};
 
-use crate::support::{OneCollection, import, indicator, spec, temp_store, values};
+use crate::support::{OneCollection, import, import_text, indicator, spec, temp_store, values};
 
 /// One thing that happens to a store.
 #[derive(Debug, Clone)]
@@ -399,5 +400,53 @@ fn packed_and_kept_pages_are_the_pages() {
         let before = whole();
         import(&temp.store, &[indicator("Domain", &format!("new{}.example.com", query.len()), 1, &["other"])]);
         assert_eq!(whole() == before, !query.is_empty(), "{query}");
+    }
+}
+
+/// Rows of a page that lie far from each other are read type by type, neighbours together: as they are written, nobody can tell.
+#[test]
+fn scattered_rows_are_written_as_neighbours_are() {
+    let temp = temp_store();
+    let (mut chosen, mut kinds) = (Vec::new(), BTreeMap::<String, u32>::new());
+    for line in include_str!("../../data/sample.ndjson").lines() {
+        let kind = serde_json::from_str::<serde_json::Value>(line).unwrap()["indicator_type"].to_string();
+        let count = kinds.entry(kind).or_default();
+        *count += 1;
+        if *count <= 3 {
+            chosen.push(line);
+        }
+    }
+    let fill = |number: usize| {
+        let filler = |n: usize| indicator("Domain", &format!("filler{number}-{n}.example.com"), 0, &["filler"]);
+        (0..400).map(filler).map(|document| document.to_string() + "\n").collect::<String>()
+    };
+    let scattered: String =
+        chosen.iter().enumerate().map(|(number, line)| format!("{line}\n{}", fill(number))).collect();
+    import_text(&temp.store, "scattered.ndjson", &scattered);
+    import_text(&temp.store, "bundle.json", include_str!("../../data/sample-bundle.json"));
+    import_text(&temp.store, "fill.ndjson", &fill(1_000));
+    temp.store.compact(&CompactOptions { extent: Extent::All, ..CompactOptions::default() }).unwrap();
+    assert_eq!(temp.store.snapshot().unwrap().segments().len(), 1);
+
+    let with_extensions = |mut spec: CollectionSpec| {
+        spec.extension_fields = Some(taxiway::render::ExtensionFields::All);
+        spec
+    };
+    let all = OneCollection::new(&temp.store, &spec("all", ""));
+    let cases: [(&str, &dyn Fn(&str, &str) -> CollectionSpec); 2] =
+        [("plain", &spec), ("with extensions", &|title, query| with_extensions(spec(title, query)))];
+    for (name, spec) in cases {
+        let (everything, few) = (all.other(&spec("everything", "")), all.other(&spec("few", "-tags:filler")));
+        for version in [StixVersion::V20, StixVersion::V21] {
+            let ask = |feed: &OneCollection| {
+                let request = PageRequest { version, limit: Some(100_000), ..PageRequest::default() };
+                feed.request(Shape::Objects, request).unwrap().objects
+            };
+            let is_filler = |object: &serde_json::Value| object.to_string().contains("filler");
+            let expected: Vec<_> = ask(&everything).into_iter().filter(|object| !is_filler(object)).collect();
+            let found = ask(&few);
+            assert!(found.len() > 70, "{name} {version:?}: {}", found.len());
+            assert_eq!(found, expected, "{name} {version:?}");
+        }
     }
 }
