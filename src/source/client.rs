@@ -117,17 +117,16 @@ impl Client {
         let mut refused: Vec<SourceError> = Vec::new();
         let is_bare = matches!(url.path(), "" | "/");
         let taxii2 = Arc::new(Taxii2::new(Arc::clone(&http)));
-        for version in versions.iter().copied().filter(|version| version.is_2()) {
-            let mut places = vec![url.clone()];
-            if is_bare {
-                places.extend(USUAL_2.iter().filter_map(|path| url.join(path).ok()));
-            }
-            for place in places {
-                match find_2(&taxii2, &place, version, wanted).await {
-                    Ok((entry, notes)) => return Ok(Client { http, entry, notes }),
-                    Err(error) if is_final(&error) => return Err(error),
-                    Err(error) => refused.push(error),
-                }
+        let of_2: Vec<Version> = versions.iter().copied().filter(|version| version.is_2()).collect();
+        let mut places = vec![url.clone()];
+        if is_bare {
+            places.extend(USUAL_2.iter().filter_map(|path| url.join(path).ok()));
+        }
+        for place in places.iter().filter(|_| !of_2.is_empty()) {
+            match find_2(&taxii2, place, &of_2, wanted).await {
+                Ok((entry, notes)) => return Ok(Client { http, entry, notes }),
+                Err(error) if error.is_final() => return Err(error),
+                Err(error) => refused.push(error),
             }
         }
         let taxii1 = Arc::new(Taxii1::new(Arc::clone(&http)));
@@ -139,7 +138,7 @@ impl Client {
             for place in places {
                 match find_1(&taxii1, &place, version).await {
                     Ok((entry, notes)) => return Ok(Client { http, entry, notes }),
-                    Err(error) if is_final(&error) => return Err(error),
+                    Err(error) if error.is_final() => return Err(error),
                     Err(error) => refused.push(error),
                 }
             }
@@ -335,21 +334,6 @@ fn unlisted(name: &str, version: Version, poll: &Url) -> Collection {
     }
 }
 
-/// Whether no other version or address would fare better.
-fn is_final(error: &SourceError) -> bool {
-    matches!(
-        error,
-        SourceError::Setting { .. }
-            | SourceError::Connect { .. }
-            | SourceError::Trust { .. }
-            | SourceError::Timeout { .. }
-            | SourceError::Unauthorized { .. }
-            | SourceError::Busy { .. }
-            | SourceError::TooLarge { .. }
-            | SourceError::Spool { .. }
-    )
-}
-
 fn none_found(url: &Url, wanted: Option<Version>, refused: Vec<SourceError>) -> SourceError {
     if wanted.is_some()
         && let Some(first) = refused.into_iter().next()
@@ -367,10 +351,10 @@ fn none_found(url: &Url, wanted: Option<Version>, refused: Vec<SourceError>) -> 
 async fn find_2(
     taxii: &Arc<Taxii2>,
     url: &Url,
-    version: Version,
+    versions: &[Version],
     wanted: Option<Version>,
 ) -> Result<Found, SourceError> {
-    let seen = taxii.look(url, version).await?;
+    let seen = taxii.look(url, versions).await?;
     let spoken = wanted.unwrap_or(seen.version);
     let root_of = |url: Url, title: String| Root { url, version: spoken, title };
     let two = |roots: Vec<Root>, only: Option<String>| Entry::Two { taxii: Arc::clone(taxii), roots, only };
@@ -424,6 +408,10 @@ async fn roots(
         }
         references.insert(0, default);
     }
+    // The version of the discovery first: most servers have but one.
+    let mut versions: Vec<Version> = Version::ALL.into_iter().filter(|version| version.is_2()).collect();
+    versions.sort_by_key(|version| *version != spoken);
+    versions.retain(|version| wanted.is_none_or(|wanted| wanted == *version));
     let mut roots: Vec<Root> = Vec::new();
     let mut refused = None;
     for reference in references {
@@ -439,33 +427,21 @@ async fn roots(
         if roots.iter().any(|known| known.url == root) {
             continue;
         }
-        let mut found = Err(None);
-        for version in Version::ALL.into_iter().filter(|version| version.is_2() && wanted.is_none_or(|v| v == *version))
-        {
-            match taxii.look(&root, version).await {
-                Ok(Seen { what: What::Root { title, versions }, version, .. }) => {
-                    let version = wanted.unwrap_or_else(|| version_of(&versions, version));
-                    found = Ok(Root { url: root.clone(), version, title });
-                    break;
-                }
-                // Some leave the API root itself out and have only what is below it.
-                Ok(_) => {
-                    found = Ok(Root { url: root.clone(), version: spoken, title: String::new() });
-                    break;
-                }
-                Err(error) if is_final(&error) && !matches!(error, SourceError::Unauthorized { .. }) => {
-                    return Err(error);
-                }
-                Err(error) => found = found.map_err(|before| before.or(Some(error))),
+        let found = match taxii.look(&root, &versions).await {
+            Ok(Seen { what: What::Root { title, versions }, version, .. }) => {
+                let version = wanted.unwrap_or_else(|| version_of(&versions, version));
+                Ok(Root { url: root.clone(), version, title })
             }
-        }
+            // Some leave the API root itself out and have only what is below it.
+            Ok(_) => Ok(Root { url: root.clone(), version: spoken, title: String::new() }),
+            Err(error) if error.is_final() && !matches!(error, SourceError::Unauthorized { .. }) => return Err(error),
+            Err(error) => Err(error),
+        };
         match found {
             Ok(root) => roots.push(root),
             Err(error) => {
-                if let Some(error) = &error {
-                    notes.push(format!("the API root `{}` is left out: {error}", shown(&root)));
-                }
-                refused = refused.or(error);
+                notes.push(format!("the API root `{}` is left out: {error}", shown(&root)));
+                refused = refused.or(Some(error));
             }
         }
     }
@@ -535,12 +511,12 @@ async fn find_1(taxii: &Arc<Taxii1>, url: &Url, version: Version) -> Result<Foun
             }
             return Ok((one(lists, poll), notes));
         }
-        Err(error) if is_final(&error) => return Err(error),
+        Err(error) if error.is_final() => return Err(error),
         Err(error) => error,
     };
     match taxii.collections(url, version, None).await {
         Ok((_, notes)) => return Ok((one(vec![url.clone()], None), notes)),
-        Err(error) if is_final(&error) => return Err(error),
+        Err(error) if error.is_final() => return Err(error),
         Err(_) => {}
     }
     // A TAXII service that is neither: it polls.

@@ -196,6 +196,21 @@ impl SourceError {
         }
     }
 
+    /// Whether no other version, spelling or address would fare better.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(
+            self,
+            SourceError::Setting { .. }
+                | SourceError::Connect { .. }
+                | SourceError::Trust { .. }
+                | SourceError::Timeout { .. }
+                | SourceError::Unauthorized { .. }
+                | SourceError::Busy { .. }
+                | SourceError::TooLarge { .. }
+                | SourceError::Spool { .. }
+        )
+    }
+
     /// Whether the request may have reached the server, so that a server that keeps state has moved on.
     pub(super) fn may_have_arrived(&self) -> bool {
         match self {

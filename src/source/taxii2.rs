@@ -80,6 +80,13 @@ impl Taxii2 {
         self.get_checked(url, media, extra, SourceError::is_transient, |_| Ok(())).await
     }
 
+    /// Asks in the standard's own words alone.
+    async fn get_strictly(&self, url: &Url, media: Media) -> Result<Answer, SourceError> {
+        let accept = media.accepts().first().copied().unwrap_or("*/*");
+        let ask = Ask::get(slashed(url, self.without_slash.load(Ordering::Relaxed)), accept);
+        self.http.send_checked(&ask, SourceError::is_transient, |_| Ok(())).await
+    }
+
     /// Asks until media type and slash are to the server's taste.
     pub(super) async fn get_checked(
         &self,
@@ -92,6 +99,7 @@ impl Taxii2 {
         let known = &self.accepts[media as usize];
         let accepts = media.accepts();
         let mut choice = known.load(Ordering::Relaxed);
+        let mut refusals = 0;
         let mut without_slash = self.without_slash.load(Ordering::Relaxed);
         let mut may_toggle = true;
         let mut first = None;
@@ -106,7 +114,8 @@ impl Taxii2 {
                     return Ok(answer);
                 }
                 Err(error @ SourceError::Status { status: 406 | 415, .. }) => {
-                    choice += 1;
+                    choice = (choice + 1) % accepts.len();
+                    refusals += 1;
                     first = first.or(Some(error));
                 }
                 Err(error @ SourceError::NotFound { .. }) if may_toggle => {
@@ -116,7 +125,7 @@ impl Taxii2 {
                 }
                 Err(error) => return Err(first.unwrap_or(error)),
             }
-            if choice >= accepts.len() {
+            if refusals >= accepts.len() {
                 return Err(first.unwrap_or_else(|| not_taxii(url, None, "it refuses every media type")));
             }
         }
@@ -147,9 +156,31 @@ impl Taxii2 {
         }
     }
 
-    /// What there is at an address.
-    pub(super) async fn look(&self, url: &Url, version: Version) -> Result<Seen, SourceError> {
-        let answer = self.get(url, Media::of(version), &HeaderMap::new()).await?;
+    /// What there is at an address; of these versions, the first that it speaks. Each is tried in the words of the
+    /// standard before any is tried in others.
+    pub(super) async fn look(&self, url: &Url, versions: &[Version]) -> Result<Seen, SourceError> {
+        let mut refused = None;
+        for (version, strictly) in versions.iter().map(|v| (*v, true)).chain(versions.iter().map(|v| (*v, false))) {
+            let media = Media::of(version);
+            let answer = if strictly {
+                self.get_strictly(url, media).await
+            } else {
+                self.get(url, media, &HeaderMap::new()).await
+            };
+            let seen = match answer {
+                Ok(answer) => self.seen(answer, version).await,
+                Err(error) => Err(error),
+            };
+            match seen {
+                Ok(seen) => return Ok(seen),
+                Err(error) if error.is_final() => return Err(error),
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        Err(refused.unwrap_or_else(|| not_taxii(url, None, "no version is left to try")))
+    }
+
+    async fn seen(&self, answer: Answer, version: Version) -> Result<Seen, SourceError> {
         let spoken = spoken(&answer, version);
         let (found, answer): (Anything, Answer) = self.read(answer, version).await?;
         let url = answer.url.clone();

@@ -2,7 +2,12 @@
 //!
 //! The next poll begins where this one ended by the server's own words, the `Inclusive_End_Timestamp` of the result's
 //! first part; where that is missing at the newest label of a block, else at the server's `Date`.
+//!
+//! 1.0 has no parts, and servers that send only so many blocks at a time do not say so, and give the end of the whole
+//! range all the same. So a feed is asked again from its newest label on until nothing newer comes.
 
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,10 +38,19 @@ pub(super) struct Walk1 {
     /// Parts without content that followed each other.
     empty_parts: u32,
     newest: Option<Timestamp>,
+    /// 1.0: where the next poll of this range begins.
+    from_label: Option<Timestamp>,
+    /// 1.0: newest label reached, and the most blocks of an answer.
+    reached: Option<Timestamp>,
+    most_blocks: u64,
+    is_past_ties: bool,
+    /// 1.0: the documents of the answer before, which come again.
+    before: HashSet<u64>,
 }
 
 #[derive(Debug)]
 struct Reading {
+    hashes: HashSet<u64>,
     reader: Reader,
     bytes: u64,
     url: String,
@@ -64,6 +78,11 @@ impl Walk1 {
             has_restarted: false,
             empty_parts: 0,
             newest: None,
+            from_label: None,
+            reached: None,
+            most_blocks: 0,
+            is_past_ties: false,
+            before: HashSet::new(),
         })
     }
 
@@ -103,11 +122,14 @@ impl Walk1 {
                 }
             },
         };
+        let drops = std::mem::take(&mut self.before);
+        let of_feed = self.collection.version == Version::V10;
         let read = blocking(move || {
-            let objects = reading.read()?;
-            Ok((objects, reading))
+            let objects = reading.read(&drops, of_feed)?;
+            Ok((objects, reading, drops))
         });
-        let (objects, mut reading) = read.await.map_err(|error| self.no_room(&error))?;
+        let (objects, mut reading, drops) = read.await.map_err(|error| self.no_room(&error))?;
+        self.before = drops;
         if reading.is_read && reading.pending.is_none() {
             return self.finish(objects, *reading).map(Some);
         }
@@ -169,15 +191,19 @@ impl Walk1 {
     }
 
     async fn poll(&mut self) -> Result<Answer, SourceError> {
-        let begin = self.place.after.filter(|_| self.collection.is_ordered);
-        let window = self.taxii.http.options().poll_window;
-        self.window_end = match (window, begin, self.taxii.http.server_now()) {
-            (Some(window), Some(begin), Some(now)) => {
-                let micros = i64::try_from(window.as_micros()).unwrap_or(i64::MAX);
-                Some(Timestamp(begin.0.saturating_add(micros))).filter(|end| *end < now)
-            }
-            _ => None,
-        };
+        let mut begin = self.place.after.filter(|_| self.collection.is_ordered);
+        if self.from_label.is_some() {
+            begin = self.from_label;
+        } else {
+            let window = self.taxii.http.options().poll_window;
+            self.window_end = match (window, begin, self.taxii.http.server_now()) {
+                (Some(window), Some(begin), Some(now)) => {
+                    let micros = i64::try_from(window.as_micros()).unwrap_or(i64::MAX);
+                    Some(Timestamp(begin.0.saturating_add(micros))).filter(|end| *end < now)
+                }
+                _ => None,
+            };
+        }
         let request = PollRequest {
             collection: &self.collection.id,
             subscription: self.taxii.http.endpoint().subscription.as_deref(),
@@ -229,7 +255,16 @@ impl Walk1 {
         let url = shown(&answer.url);
         let reader = Reader::new(answer.body, self.taxii.http.options().max_object_bytes)
             .map_err(|error| self.no_room(&error))?;
-        Ok(Reading { reader, bytes, url, asked_at, pending: None, is_read: false, facts: Facts::default() })
+        Ok(Reading {
+            hashes: HashSet::new(),
+            reader,
+            bytes,
+            url,
+            asked_at,
+            pending: None,
+            is_read: false,
+            facts: Facts::default(),
+        })
     }
 
     fn finish(&mut self, objects: Objects, reading: Reading) -> Result<Page, SourceError> {
@@ -250,6 +285,10 @@ impl Walk1 {
             self.place.until = poll.end;
         }
         self.empty_parts = if poll.blocks == 0 { self.empty_parts + 1 } else { 0 };
+        self.before = reading.hashes;
+        if self.collection.version == Version::V10 && self.goes_on(&poll, &mut facts) {
+            return Ok(self.page(objects, facts));
+        }
         let result = poll.result_id.clone().or_else(|| self.place.result.as_ref().map(|(id, _)| id.clone()));
         match result {
             Some(result) if poll.more && part < MAX_PARTS && self.empty_parts < 100 => {
@@ -263,6 +302,30 @@ impl Walk1 {
             }
         }
         Ok(self.page(objects, facts))
+    }
+
+    /// Whether a feed of 1.0 may have more than it sent, and then from where on.
+    fn goes_on(&mut self, poll: &Poll, facts: &mut Facts) -> bool {
+        let Some(newest) = poll.newest.filter(|_| poll.blocks > 0) else { return false };
+        let just_before = Timestamp(newest.0.saturating_sub(1));
+        self.most_blocks = self.most_blocks.max(poll.blocks);
+        if self.reached.is_none_or(|reached| newest > reached) {
+            self.reached = Some(newest);
+            self.is_past_ties = false;
+            self.from_label = Some(just_before);
+        } else if poll.blocks >= self.most_blocks && poll.blocks > 1 && !self.is_past_ties {
+            facts.warn(format!(
+                "the server has at least {} blocks of {newest}, as many as it sends at a time: if there are more of them, they cannot be fetched",
+                poll.blocks
+            ));
+            self.is_past_ties = true;
+            self.from_label = Some(newest);
+        } else {
+            return false;
+        }
+        self.place.after = self.place.after.max(Some(just_before));
+        self.place.until = None;
+        true
     }
 
     /// All parts are there: the next poll begins where this one ended.
@@ -281,14 +344,13 @@ impl Walk1 {
             }
         };
         let after = end.max(self.place.after);
-        let moved_on = after > self.place.after;
+        (self.from_label, self.reached) = (None, None);
         self.place = Place { version: Some(self.collection.version), after, ..Place::default() };
         match self.window_end.take() {
             // The next range of time.
             Some(window_end) => {
                 self.place.after = after.max(Some(window_end));
                 self.is_done = false;
-                let _ = moved_on;
             }
             None => self.is_done = true,
         }
@@ -296,20 +358,30 @@ impl Walk1 {
 }
 
 impl Reading {
-    fn read(&mut self) -> std::io::Result<Objects> {
+    /// The next documents. Of a feed, those that came with the answer before are left out.
+    fn read(&mut self, drops: &HashSet<u64>, of_feed: bool) -> std::io::Result<Objects> {
         let now = match self.pending.take() {
             Some(objects) => objects,
-            None => self.read_one()?.unwrap_or_default(),
+            None => self.read_one(drops, of_feed)?.unwrap_or_default(),
         };
         if !self.is_read {
-            self.pending = self.read_one()?;
+            self.pending = self.read_one(drops, of_feed)?;
         }
         Ok(now)
     }
 
-    fn read_one(&mut self) -> std::io::Result<Option<Objects>> {
-        let objects = self.reader.next(&mut self.facts)?;
+    fn read_one(&mut self, drops: &HashSet<u64>, of_feed: bool) -> std::io::Result<Option<Objects>> {
+        let mut objects = self.reader.next(&mut self.facts)?;
         self.is_read = objects.is_none();
+        if let (Some(objects), true) = (&mut objects, of_feed) {
+            self.facts.repeated += objects.keep(|text| {
+                let mut hasher = DefaultHasher::new();
+                text.hash(&mut hasher);
+                let hash = hasher.finish();
+                self.hashes.insert(hash);
+                !drops.contains(&hash)
+            });
+        }
         Ok(objects)
     }
 }

@@ -410,6 +410,12 @@ impl Walk2 {
             && count == 0
             && offset < total
         {
+            // Servers that take the end of a range for exclusive send nothing where one object was asked for.
+            let limit = self.limit.unwrap_or(MAX_LIMIT);
+            if self.empty <= 2 && limit < MAX_LIMIT {
+                self.limit = Some(limit.saturating_mul(2).min(MAX_LIMIT));
+                return Ok(());
+            }
             facts.warn(format!("the server counts {total} objects and sends no more than {offset}"));
         }
         if is_end {

@@ -1,0 +1,390 @@
+#!/usr/bin/env python3
+"""Fetches from the TAXII servers that others wrote, as they come from PyPI: OpenTAXII 0.9.3 (1.0, 1.1), medallion 1.1.0
+(2.0), medallion 3 (2.1), and from taxiway itself.
+
+    python3 tests/smoke/sources.py DRIVER [--taxiway BINARY] [--venvs FOLDER] [--only NAME]
+
+DRIVER is a program that fetches: called with one argument, a JSON object (`url`, `version`, `user`, `password`,
+`login`, `ca`, `cert`, `key`, `pass`, `proxy`, `page_size`, `preview`, `collection`, `place`, `stop_after`, `out`), it
+prints JSON lines: what it connected to, the collections, a line for each page with `objects` and `place`, at the end `done`.
+`examples/fetch.rs` is one. Every server gets known content; what arrives has to be exactly that, at page sizes from one to
+all, when going on from every place on the way, and after additions.
+"""
+
+import argparse
+import base64
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+import uuid
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+import server  # noqa: E402
+
+SERVERS = {
+    "opentaxii": ["opentaxii==0.9.3", "cabby==0.1.23", "sqlalchemy<2", "werkzeug<3", "flask<3", "setuptools<80"],
+    "medallion-1": ["medallion==1.1.0", "setuptools<80"],
+    "medallion-3": ["medallion==3.0.0", "setuptools<80"],
+}
+
+USER, PASSWORD = "ann", "pass-word-1"
+FAILURES = []
+PASSED = 0
+
+
+def expect(what, got, wanted):
+    global PASSED
+    if got == wanted:
+        PASSED += 1
+    else:
+        FAILURES.append(f"{what}: got {str(got)[:300]}, wanted {str(wanted)[:300]}")
+        print("FAILED", FAILURES[-1], flush=True)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def venv(folder, name):
+    python = folder / name / "bin" / "python"
+    if not python.exists():
+        print(f"installing {name} ...", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", folder / name], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *SERVERS[name]], check=True)
+    return python
+
+
+@contextlib.contextmanager
+def process(command, port, **options):
+    with subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL, stderr=options.pop("log"), **options) as child:
+        try:
+            for _ in range(600):
+                if child.poll() is not None:
+                    raise server.Failed(f"{command[0]} ended at once")
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                    break
+                time.sleep(0.05)
+            yield
+        finally:
+            child.terminate()
+            try:
+                child.wait(5)
+            except subprocess.TimeoutExpired:
+                child.kill()
+
+
+class Fetch:
+    """One job of the driver."""
+
+    def __init__(self, driver, **job):
+        job.setdefault("out", tempfile.mktemp())
+        done = subprocess.run([driver, json.dumps(job)], capture_output=True, text=True, timeout=600)
+        self.lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        self.stderr = done.stderr
+        self.pages = [line for line in self.lines if "place" in line]
+        self.errors = [line["error"] for line in self.lines if "error" in line]
+        self.version = next((line["version"] for line in self.lines if "version" in line), None)
+        self.collections = next((line["collections"] for line in self.lines if "collections" in line), [])
+        self.place = self.pages[-1]["place"] if self.pages else None
+        self.repeated = sum(page.get("repeated", 0) for page in self.pages)
+        self.text = ""
+        if os.path.exists(job["out"]):
+            self.text = Path(job["out"]).read_text()
+            os.unlink(job["out"])
+        self.objects = [json.loads(line) for line in self.text.splitlines() if line.strip()]
+        assert PASSWORD not in done.stdout + done.stderr, "the password is shown"
+
+    def ids(self, key="id"):
+        return sorted(thing[key] for thing in self.objects)
+
+
+def walks(name, driver, key, wanted, page_sizes, **job):
+    """Everything arrives at any page size, and from every place on the way on the rest."""
+    for size in page_sizes:
+        fetch = Fetch(driver, page_size=size, **job)
+        expect(f"{name}, pages of {size}: errors", fetch.errors, [])
+        expect(f"{name}, pages of {size}", sorted(set(fetch.ids(key))), wanted)
+        expect(f"{name}, pages of {size}: none twice", len(fetch.objects), len(wanted))
+        if not fetch.pages:
+            continue
+        again = Fetch(driver, page_size=size, place=fetch.place, **job)
+        expect(f"{name}, pages of {size}: again", (again.errors, len(again.objects)), ([], 0))
+    size = page_sizes[-1]
+    for stop in range(1, 3):
+        first = Fetch(driver, page_size=size, stop_after=stop, **job)
+        rest = Fetch(driver, page_size=size, place=first.place, **job)
+        both = sorted(set(first.ids(key)) | set(rest.ids(key)))
+        expect(f"{name}, stopped after page {stop} of {size} each", (rest.errors, both), ([], wanted))
+
+
+def stix_object(number, version):
+    at = f"2024-05-01T00:{number // 60:02}:{number % 60:02}.{number:03}Z"
+    made = {
+        "type": "indicator",
+        "id": f"indicator--{uuid.UUID(int=number, version=4)}",
+        "created": at,
+        "modified": at,
+        "labels": ["malicious-activity"],
+        "pattern": f"[ipv4-addr:value = '198.51.100.{number % 250}']",
+        "valid_from": at,
+    }
+    if version == "2.1":
+        made |= {"spec_version": "2.1", "pattern_type": "stix", "indicator_types": ["malicious-activity"]}
+    return made
+
+
+def medallion(folder, driver, python, version, count=31):
+    """A server of medallion with `count` objects in one collection and none in another."""
+    port = free_port()
+    objects = [stix_object(number, version) for number in range(count)]
+    media = "application/stix+json;version=2.1" if version == "2.1" else "application/vnd.oasis.stix+json; version=2.0"
+    manifest = []
+    for number, thing in enumerate(objects):
+        added = f"2024-06-01T00:{number // 60:02}:{number % 60:02}.{number:06}Z"
+        one = {"version": thing["modified"], "media_type": media} if version == "2.1" else {"versions": [thing["modified"]], "media_types": [media]}
+        manifest.append({"id": thing["id"], "date_added": added, **one})
+    full, empty = str(uuid.UUID(int=1, version=4)), str(uuid.UUID(int=2, version=4))
+
+    def collection(ident, title, objects, manifest):
+        return {"id": ident, "title": title, "description": "x", "can_read": True, "can_write": True,
+                "media_types": [media], "objects": objects, "manifest": manifest}
+
+    data = {
+        "/discovery": {"title": "Some", "description": "x", "contact": "x", "default": "http://localhost:5000/root/",
+                       "api_roots": ["http://localhost:5000/root/"]},
+        "root": {
+            "information": {"title": "Root", "description": "x", "max_content_length": 9765625,
+                            "versions": ["application/taxii+json;version=2.1" if version == "2.1" else "taxii-2.0"]},
+            "status": [],
+            "collections": [collection(full, "Full", objects, manifest), collection(empty, "Empty", [], [])],
+        },
+    }
+    (folder / "data.json").write_text(json.dumps(data))
+    module = "medallion.backends.memory_backend" if version == "2.1" else "medallion.backends.taxii.memory_backend"
+    config = {"users": {USER: PASSWORD}, "taxii": {"max_page_size": 20},
+              "backend": {"module": module, "module_class": "MemoryBackend", "filename": str(folder / "data.json")}}
+    if version == "2.0":
+        hashing = f"from werkzeug.security import generate_password_hash as h; print(h({PASSWORD!r}))"
+        hashed = server.run(python, "-c", hashing).stdout.strip()
+        config = {"auth": {"module": "medallion.backends.auth.memory_auth", "module_class": "AuthMemoryBackend",
+                           "users": {USER: hashed}}, **config}
+    (folder / "config.json").write_text(json.dumps(config))
+    wanted = sorted(thing["id"] for thing in objects)
+    at = f"http://127.0.0.1:{port}"
+    discovery = f"{at}/taxii2/" if version == "2.1" else f"{at}/taxii/"
+    root = f"{at}/root/"
+    command = [python.parent / "medallion", "--host", "127.0.0.1", "--port", port, folder / "config.json"]
+    name = f"medallion {version}"
+    with open(folder / "log", "wb") as log, process(command, port, log=log):
+        login = {"user": USER, "password": PASSWORD}
+        for url in [at, discovery, root, f"{root}collections/", f"{root}collections/{full}/", f"{root}collections/{full}/objects"]:
+            found = Fetch(driver, url=url, **login)
+            expect(f"{name} at {url}", (found.errors, found.version), ([], version))
+            expect(f"{name} at {url}: collections", full in [c["id"] for c in found.collections], True)
+        expect(f"{name} without user", any("does not accept who we are" in e for e in Fetch(driver, url=discovery).errors), True)
+        wrong = Fetch(driver, url=discovery, user=USER, password="other-pass")
+        expect(f"{name} with a wrong password", any("401" in e for e in wrong.errors), True)
+        job = {"url": discovery, "collection": "Full", **login}
+        walks(name, driver, "id", wanted, [100, 20, 7, 1], **job)
+        walks(name, driver, "id", [], [10], **{**job, "collection": "Empty"})
+        look = Fetch(driver, url=discovery, preview=5, **login)
+        seen = {line["preview"]: line.get("count", line) for line in look.lines if "preview" in line}
+        expect(f"{name}: preview", seen, {"Full": 5, "Empty": 0})
+        # An addition arrives, alone.
+        whole = Fetch(driver, page_size=20, **job)
+        added = [stix_object(1000 + number, version) for number in range(3)]
+        url, body = f"{root}collections/{full}/objects/", {"objects": added}
+        accept = "application/taxii+json;version=2.1"
+        kind = accept
+        if version == "2.0":
+            accept, kind = "application/vnd.oasis.taxii+json; version=2.0", "application/vnd.oasis.stix+json; version=2.0"
+            body = {"type": "bundle", "id": f"bundle--{uuid.uuid4()}", "spec_version": "2.0", "objects": added}
+        basic = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), {
+            "Accept": accept, "Content-Type": kind, "Authorization": f"Basic {basic}"})).read()
+        more = Fetch(driver, page_size=20, place=whole.place, **job)
+        expect(f"{name}: an addition", (more.errors, more.ids()), ([], sorted(thing["id"] for thing in added)))
+
+
+PACKAGE = """<stix:STIX_Package xmlns:stix="http://stix.mitre.org/stix-1" xmlns:indicator="http://stix.mitre.org/Indicator-2"
+ xmlns:cybox="http://cybox.mitre.org/cybox-2" xmlns:A="http://cybox.mitre.org/objects#AddressObject-2"
+ xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" id="ex:Package-{n}" version="1.2" timestamp="2024-05-01T00:00:00Z">
+ <stix:Indicators><stix:Indicator xsi:type="indicator:IndicatorType" id="ex:Indicator-{n}" timestamp="2024-05-01T00:00:00Z">
+ <indicator:Title>Number {n}</indicator:Title><indicator:Observable><cybox:Object>
+ <cybox:Properties xsi:type="A:AddressObjectType" category="ipv4-addr"><A:Address_Value condition="Equals">203.0.113.{n}</A:Address_Value>
+ </cybox:Properties></cybox:Object></indicator:Observable></stix:Indicator></stix:Indicators></stix:STIX_Package>"""
+
+
+def opentaxii(folder, driver, python, count=23):
+    """OpenTAXII with a feed, a data set, paging of results, and users."""
+    port = free_port()
+    at = f"http://127.0.0.1:{port}"
+    (folder / "config.yml").write_text(f"""
+domain: "127.0.0.1:{port}"
+support_basic_auth: yes
+auth_api:
+  class: opentaxii.auth.sqldb.SQLDatabaseAPI
+  parameters: {{db_connection: "sqlite:///{folder}/auth.db", create_tables: yes, secret: some-secret, token_ttl_secs: 3600}}
+taxii1:
+  xml_parser_supports_huge_tree: yes
+  count_blocks_in_poll_responses: yes
+  unauthorized_status: UNAUTHORIZED
+  persistence_api:
+    class: opentaxii.persistence.sqldb.SQLDatabaseAPI
+    parameters: {{db_connection: "sqlite:///{folder}/data.db", create_tables: yes}}
+logging: {{opentaxii: info, root: info}}
+""")
+    services = []
+    for ident, kind, path, extra in [
+        ("disc", "discovery", "/services/discovery", "advertised_services: [inbox, disc, manage, poll]"),
+        ("inbox", "inbox", "/services/inbox", "destination_collection_required: yes\n    accept_all_content: yes"),
+        ("manage", "collection_management", "/services/collections", ""),
+        ("poll", "poll", "/services/poll", "subscription_required: no\n    max_result_count: 100\n    max_result_size: 4"),
+    ]:
+        services.append(f"""
+  - id: {ident}
+    type: {kind}
+    address: {path}
+    description: x
+    authentication_required: yes
+    protocol_bindings: [urn:taxii.mitre.org:protocol:http:1.0]
+    {extra}""")
+    collections = "".join(f"""
+  - name: {name}
+    id: {name}
+    description: x
+    type: {kind}
+    available: true
+    accept_all_content: true
+    service_ids: [inbox, manage, poll]""" for name, kind in [("feed", "DATA_FEED"), ("set", "DATA_SET"), ("empty", "DATA_FEED")])
+    (folder / "sync.yml").write_text(f"""---
+services:{"".join(services)}
+collections:{collections}
+accounts:
+  - username: {USER}
+    password: {PASSWORD}
+    permissions: {{feed: modify, set: modify, empty: modify}}
+    is_admin: yes
+""")
+    environment = {**os.environ, "OPENTAXII_CONFIG": str(folder / "config.yml")}
+    sync = server.run(python.parent / "opentaxii-sync-data", folder / "sync.yml", env=environment)
+    if sync.returncode:
+        raise server.Failed(sync.stderr)
+    program = f"from opentaxii.http import app; app.run('127.0.0.1', {port}, threaded=False)"
+    with open(folder / "log", "wb") as log, process([python, "-c", program], port, log=log, env=environment):
+        (folder / "push.py").write_text("""
+import sys, json
+from cabby import create_client
+port, user, password, name, numbers, template = json.loads(sys.argv[1])
+client = create_client("127.0.0.1", port=port, discovery_path="/services/discovery", version="1.1")
+client.set_auth(username=user, password=password)
+for number in numbers:
+    client.push(template.replace("{n}", str(number)), "urn:stix.mitre.org:xml:1.2", collection_names=[name], uri="/services/inbox")
+""")
+
+        def push(name, numbers):
+            pushed = server.run(python, folder / "push.py", json.dumps([port, USER, PASSWORD, name, list(numbers), PACKAGE]))
+            if pushed.returncode:
+                raise server.Failed(pushed.stderr[-2000:])
+
+        push("feed", range(count))
+        push("set", range(5))
+        login = {"user": USER, "password": PASSWORD}
+        wanted = sorted(f"203.0.113.{number}" for number in range(count))
+        for version in ["1.1", "1.0"]:
+            name = f"OpenTAXII {version}"
+            found = Fetch(driver, url=f"{at}/services/discovery", version=version, **login)
+            expect(name, (found.errors, found.version), ([], version))
+            expect(f"{name}: collections", {c["id"] for c in found.collections}, {"feed", "set", "empty"})
+            nobody = Fetch(driver, url=f"{at}/services/discovery", version=version)
+            expect(f"{name} without user", any("UNAUTHORIZED" in e and "does not accept who we are" in e for e in nobody.errors), True)
+            job = {"url": f"{at}/services/discovery", "collection": "feed", "version": version, **login}
+            walks(name, driver, "value", wanted, [10], **job)
+            direct = Fetch(driver, **{**job, "url": f"{at}/services/poll"})
+            expect(f"{name}, poll service alone", (direct.errors, direct.ids("value")), ([], wanted))
+            listed = Fetch(driver, **{**job, "url": f"{at}/services/collections"})
+            expect(f"{name}, management alone", (listed.errors, listed.ids("value")), ([], wanted))
+            empty = Fetch(driver, **{**job, "collection": "empty"})
+            expect(f"{name}: an empty feed", (empty.errors, empty.ids("value")), ([], []))
+        detected = Fetch(driver, url=f"{at}/services/discovery", **login)
+        expect("OpenTAXII: version found", (detected.errors, detected.version), ([], "1.1"))
+        bare = Fetch(driver, url=at, **login)
+        expect("OpenTAXII: found at its host", (bare.errors, bare.version), ([], "1.1"))
+        token = Fetch(driver, url=f"{at}/services/discovery", login=f"{at}/management/auth", collection="feed", **login)
+        expect("OpenTAXII with a token", (token.errors, token.ids("value")), ([], wanted))
+        job = {"url": f"{at}/services/discovery", "version": "1.1", **login}
+        whole = Fetch(driver, collection="set", **job)
+        expect("OpenTAXII: a data set", (whole.errors, len(whole.objects)), ([], 5))
+        whole = Fetch(driver, collection="feed", **job)
+        expect("OpenTAXII: parts", len(whole.pages) >= 6, True)
+        push("feed", [200, 201])
+        more = Fetch(driver, collection="feed", place=whole.place, **job)
+        expect("OpenTAXII: an addition", (more.errors, more.ids("value")), ([], ["203.0.113.200", "203.0.113.201"]))
+        look = Fetch(driver, preview=3, **job)
+        seen = {line["preview"]: line.get("count", line) for line in look.lines if "preview" in line}
+        expect("OpenTAXII: preview", seen, {"feed": 3, "set": 3, "empty": 0})
+        lost = Fetch(driver, collection="other", **job)
+        expect("OpenTAXII: no such collection", any("no collection `other`" in e and "`feed`" in e for e in lost.errors), True)
+
+
+def taxiway(folder, driver, binary, count=500):
+    """taxiway's own server, in both versions."""
+    store = folder / "store"
+    feed = folder / "feed.ndjson"
+    with open(feed, "w") as out:
+        for number in range(count):
+            print(json.dumps({"indicator_type": "Domain", "value": f"d{number}.example", "score": 3}), file=out)
+    made = server.run(binary, "import", "--store", store, feed)
+    if made.returncode:
+        raise server.Failed(made.stderr)
+    config = f'[store]\nlocation = "{store}"\n[[collection]]\ntitle = "Domains"\nquery = "type:Domain"\nindicator_types = ["domain-name"]\n'
+    with server.serving(binary, folder, config) as at:
+        for version in ["2.1", "2.0"]:
+            whole = Fetch(driver, url=f"{at}/taxii2/" if version == "2.1" else f"{at}/taxii/", version=version, collection="Domains", page_size=10_000)
+            expect(f"taxiway {version}: errors", whole.errors, [])
+            wanted = sorted(set(whole.ids()))
+            expect(f"taxiway {version}: as many as there are", sum(thing["type"] == "indicator" for thing in whole.objects), count)
+            walks(f"taxiway {version}", driver, "id", wanted, [1000, 100, 33], url=at, version=version, collection="Domains")
+        expect("taxiway: version found", Fetch(driver, url=at).version, "2.1")
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("driver")
+    arguments.add_argument("--taxiway")
+    arguments.add_argument("--venvs", type=Path, default=Path("target/sources"))
+    arguments.add_argument("--only")
+    arguments = arguments.parse_args()
+    driver = os.path.abspath(arguments.driver)
+    tests = {
+        "opentaxii": lambda folder: opentaxii(folder, driver, venv(arguments.venvs, "opentaxii")),
+        "medallion-1": lambda folder: medallion(folder, driver, venv(arguments.venvs, "medallion-1"), "2.0"),
+        "medallion-3": lambda folder: medallion(folder, driver, venv(arguments.venvs, "medallion-3"), "2.1"),
+    }
+    if arguments.taxiway:
+        tests["taxiway"] = lambda folder: taxiway(folder, driver, os.path.abspath(arguments.taxiway))
+    for name, test in tests.items():
+        if arguments.only in (None, name):
+            folder = Path(tempfile.mkdtemp(prefix="sources-"))
+            try:
+                test(folder)
+                shutil.rmtree(folder)
+            except server.Failed as failed:
+                FAILURES.append(f"{name}: {failed}")
+                print("FAILED", name, failed, flush=True)
+            print(f"{name} done: {PASSED} right, {len(FAILURES)} wrong so far", flush=True)
+    return 1 if FAILURES else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
