@@ -130,6 +130,7 @@ impl Client {
             }
         }
         let taxii1 = Arc::new(Taxii1::new(Arc::clone(&http)));
+        let mut polls = None;
         for version in versions.iter().copied().filter(|version| !version.is_2()) {
             let mut places = vec![url.clone()];
             if is_bare {
@@ -139,9 +140,19 @@ impl Client {
                 match find_1(&taxii1, &place, version).await {
                     Ok((entry, notes)) => return Ok(Client { http, entry, notes }),
                     Err(error) if error.is_final() => return Err(error),
-                    Err(error) => refused.push(error),
+                    Err(error) => {
+                        // A service of 1.x that knows neither of our questions: it polls.
+                        if matches!(error, SourceError::Refused { .. }) && polls.is_none() {
+                            polls = Some((version, place));
+                        }
+                        refused.push(error);
+                    }
                 }
             }
+        }
+        if let Some((version, poll)) = polls {
+            let entry = Entry::One { taxii: taxii1, version, lists: Vec::new(), poll: Some(poll) };
+            return Ok(Client { http, entry, notes: Vec::new() });
         }
         Err(none_found(&url, wanted, refused))
     }
@@ -486,7 +497,7 @@ fn collection_at(url: &Url, steps: &[&str]) -> Option<(Url, String)> {
     Some((root, id))
 }
 
-/// What a URL of 1.x is: a discovery, a management service, or a poll service, told by what it answers.
+/// What a URL of 1.x is: a discovery or a management service, told by what it answers.
 async fn find_1(taxii: &Arc<Taxii1>, url: &Url, version: Version) -> Result<Found, SourceError> {
     let one = |lists: Vec<Url>, poll: Option<Url>| Entry::One { taxii: Arc::clone(taxii), version, lists, poll };
     let error = match taxii.discover(url, version).await {
@@ -518,10 +529,6 @@ async fn find_1(taxii: &Arc<Taxii1>, url: &Url, version: Version) -> Result<Foun
         Ok((_, notes)) => return Ok((one(vec![url.clone()], None), notes)),
         Err(error) if error.is_final() => return Err(error),
         Err(_) => {}
-    }
-    // A TAXII service that is neither: it polls.
-    if matches!(error, SourceError::Refused { .. }) {
-        return Ok((one(Vec::new(), Some(url.clone())), Vec::new()));
     }
     Err(error)
 }

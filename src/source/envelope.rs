@@ -49,8 +49,12 @@ enum At {
     Member,
     /// After a member's value.
     Comma,
-    /// Between the objects.
+    /// Before the first object or the end of the list.
     List,
+    /// Before a further object.
+    Item,
+    /// After an object.
+    ItemComma,
     /// In an object.
     Object,
     /// After the document.
@@ -208,12 +212,12 @@ impl Envelope {
             (At::Colon, b':') => self.at = At::Value,
             (At::Comma, b',') => self.at = At::Key,
             (At::Value, b'[') if self.key == self.list.as_bytes() => self.at = At::List,
-            (At::List, b',') => {}
-            (At::List, b']') => self.at = if self.is_bare_list { At::End } else { At::Comma },
-            (At::Value | At::List, b'}' | b']' | b',') => return Err(self.unexpected(byte)),
-            (At::Value | At::List, _) => {
+            (At::ItemComma, b',') => self.at = At::Item,
+            (At::List | At::ItemComma, b']') => self.at = if self.is_bare_list { At::End } else { At::Comma },
+            (At::Value | At::List | At::Item, b'}' | b']' | b',') => return Err(self.unexpected(byte)),
+            (At::Value | At::List | At::Item, _) => {
                 // The value begins with this byte, which is not taken here.
-                let in_list = self.at == At::List;
+                let in_list = self.at != At::Value;
                 self.at = if in_list { At::Object } else { At::Member };
                 self.opening = byte;
                 (self.depth, self.in_text, self.is_escaped) = (0, false, false);
@@ -335,7 +339,7 @@ impl Envelope {
             }
             return;
         }
-        self.at = At::List;
+        self.at = At::ItemComma;
         match self.refused.take() {
             Some(reason) => {
                 self.objects.truncate(self.object_start);
@@ -439,6 +443,8 @@ mod tests {
             ("{}\n{}", "something follows the JSON document (line 2, byte 3)"),
             ("{,}", "its JSON is broken at `,` (line 1, byte 1)"),
             ("{\"a\":}", "its JSON is broken at `}` (line 1, byte 5)"),
+            ("{\"objects\":[{} {}]}", "its JSON is broken at `{` (line 1, byte 15)"),
+            ("{\"objects\":[{},]}", "its JSON is broken at `]` (line 1, byte 15)"),
             ("{\"objects\":[}", "its JSON is broken at `}` (line 1, byte 12)"),
             ("{\"a\" 1}", "its JSON is broken at `1` (line 1, byte 5)"),
         ];

@@ -450,8 +450,7 @@ impl Http {
             let found = inner.downcast_ref::<rustls::Error>();
             // An IO error's own error is not among its sources.
             let inner_io = inner.downcast_ref::<std::io::Error>();
-            let wrapped =
-                inner_io.and_then(|error| error.get_ref()).and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            let wrapped = inner_io.and_then(tls_error);
             trust = trust.or(found).or(wrapped);
             io = io.or(inner_io.map(std::io::Error::kind));
             cause = inner.source();
@@ -485,6 +484,13 @@ impl Http {
         }
         SourceError::Connect { url: at, reason: chain }
     }
+}
+
+/// The TLS error in an IO error, which may be wrapped in others.
+fn tls_error(error: &std::io::Error) -> Option<&rustls::Error> {
+    let inner = error.get_ref()?;
+    let deeper = || inner.downcast_ref::<std::io::Error>().and_then(tls_error);
+    inner.downcast_ref::<rustls::Error>().or_else(deeper)
 }
 
 /// Runs what touches the disk or takes long away from the threads that talk.
@@ -610,7 +616,7 @@ fn redirect(response: &reqwest::Response) -> Option<String> {
 fn trust_failure(url: String, error: &rustls::Error) -> SourceError {
     use rustls::{AlertDescription as Alert, CertificateError as Bad, Error};
     let reason = match error {
-        Error::InvalidCertificate(Bad::UnknownIssuer) => {
+        Error::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature) => {
             "its certificate was issued by an authority that is not trusted here; add that authority to the CA bundle of the source".to_owned()
         }
         Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => {

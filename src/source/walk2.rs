@@ -76,6 +76,8 @@ pub(super) struct Walk2 {
     sure: Option<Timestamp>,
     has_stable_cursors: bool,
     has_answered: bool,
+    /// 2.0: `items 0-9`, as examples print it, in place of `items=0-9`.
+    has_blank_ranges: bool,
     strikes: u32,
     empty: u32,
     restarts: u32,
@@ -144,6 +146,7 @@ impl Walk2 {
             // A cursor of another day is asked for once: it may have been kept by the server.
             has_stable_cursors: false,
             has_answered: false,
+            has_blank_ranges: false,
             strikes: 0,
             empty: 0,
             restarts: 0,
@@ -205,9 +208,8 @@ impl Walk2 {
 
     /// Sends the request of this step; none when the answer is that there is nothing.
     async fn ask(&mut self) -> Result<Option<Box<Reading>>, SourceError> {
-        let mut tried_blank_range = false;
         loop {
-            let (url, headers) = self.request(tried_blank_range);
+            let (url, headers) = self.request();
             let media = if self.collection.version == Version::V20 { Media::Stix20 } else { Media::V21 };
             let may_repeat = self.step.next.is_none() || self.has_stable_cursors;
             let version = self.collection.version;
@@ -225,9 +227,9 @@ impl Walk2 {
                 // The range is beyond the end.
                 SourceError::Status { status: 416, .. } if version == Version::V20 => return Ok(None),
                 SourceError::Status { status: 400, .. }
-                    if version == Version::V20 && !tried_blank_range && !self.has_answered =>
+                    if version == Version::V20 && !self.has_blank_ranges && !self.has_answered =>
                 {
-                    tried_blank_range = true;
+                    self.has_blank_ranges = true;
                     continue;
                 }
                 // More than the server gives at a time, which some refuse instead of giving less.
@@ -281,7 +283,7 @@ impl Walk2 {
         self.before_last = None;
     }
 
-    fn request(&self, blank_range: bool) -> (Url, HeaderMap) {
+    fn request(&self) -> (Url, HeaderMap) {
         let mut url = below(&self.collection.root, &["collections", &self.collection.id, "objects"]);
         let mut headers = HeaderMap::new();
         let is_20 = self.collection.version == Version::V20;
@@ -305,7 +307,7 @@ impl Walk2 {
         if is_20 {
             let first = self.step.offset;
             let last = first + u64::from(self.limit.unwrap_or(MAX_LIMIT)) - 1;
-            let between = if blank_range { ' ' } else { '=' };
+            let between = if self.has_blank_ranges { ' ' } else { '=' };
             headers.extend(
                 HeaderValue::from_str(&format!("items{between}{first}-{last}")).ok().map(|value| (RANGE, value)),
             );
@@ -345,6 +347,9 @@ impl Walk2 {
         self.empty = if count == 0 { self.empty + 1 } else { 0 };
         // By date, what came again was left out one by one.
         let was_by_date = self.step.by_date;
+        if count > 0 && !is_repeat && !was_by_date {
+            self.strikes = 0;
+        }
         if self.collection.version == Version::V20 {
             self.finish_20(&reading, is_repeat, &mut facts).await?;
         } else {
@@ -469,7 +474,9 @@ impl Walk2 {
             // `more` is true, missing or wrong; one look tells.
             let is_same = step.next.as_ref() == Some(&next);
             self.has_stable_cursors = step.next.is_some() && !is_same;
-            let can_resume = !is_same && self.strikes == 0;
+            // A server that keeps the place itself may have moved on before whoever resumes comes back: cursors are only
+            // worth keeping once one was seen to differ from the one before.
+            let can_resume = self.has_stable_cursors && self.strikes == 0;
             self.place = Place {
                 version: Some(Version::V21),
                 after: step.after,
@@ -521,6 +528,7 @@ impl Walk2 {
         let after = just_before(Some(newest));
         let moves = after > self.step.after || self.step.after.is_none();
         if moves && (reading.fresh > 0 || !self.step.by_date) {
+            self.strikes = 0;
             self.step = Step { after, by_date: true, is_doubtful, ..Step::default() };
             // Everything older than the newest date is there.
             self.place = Place { version: Some(Version::V21), after, ..Place::default() };

@@ -25,7 +25,10 @@ fn usual(asked: &Asked) -> Reply {
 }
 
 /// What comes of fetching collection `a` from a server whose objects are answered so.
-async fn fetched(options: Options, answer: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static) -> (Result<usize, SourceError>, usize) {
+async fn fetched(
+    options: Options,
+    answer: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static,
+) -> (Result<usize, SourceError>, usize) {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&count);
     let server = Served::new(move |asked, _| match asked.place().contains("/objects") {
@@ -71,13 +74,29 @@ async fn what_may_pass_is_tried_again() {
 #[tokio::test]
 async fn what_will_not_pass_is_told() {
     let cases: [(Reply, usize, &str); 10] = [
-        (Reply::new(401, "text/plain", "who? ann:pass-word"), 1, "does not accept who we are (401: who? ann:********); check user"),
-        (Reply::new(403, KIND, r#"{"title":"No","description":"not yours"}"#), 1, "refuses (403: No: not yours); ask its operator"),
-        (Reply::new(429, "text/plain", "slow").with("Retry-After", "3600"), 1, "asks to wait (429: slow); it names 3600 s"),
+        (
+            Reply::new(401, "text/plain", "who? ann:pass-word"),
+            1,
+            "does not accept who we are (401: who? ann:********); check user",
+        ),
+        (
+            Reply::new(403, KIND, r#"{"title":"No","description":"not yours"}"#),
+            1,
+            "refuses (403: No: not yours); ask its operator",
+        ),
+        (
+            Reply::new(429, "text/plain", "slow").with("Retry-After", "3600"),
+            1,
+            "asks to wait (429: slow); it names 3600 s",
+        ),
         (Reply::new(503, "text/plain", "").with("Retry-After", "7200"), 1, "asks to wait (503); it names 7200 s"),
         (Reply::new(500, "text/plain", "oops"), 3, "answered 500: oops"),
         (Reply::new(501, "text/plain", ""), 1, "answered 501"),
-        (Reply::new(200, "text/html", "<html><body>Log in</body></html>"), 1, "answers with HTML or XML; check the URL"),
+        (
+            Reply::new(200, "text/html", "<html><body>Log in</body></html>"),
+            1,
+            "answers with HTML or XML; check the URL",
+        ),
         (Reply::new(200, KIND, "sorry"), 1, "is no JSON object"),
         (good().cut(20, true), 3, "ends half-way"),
         (Reply::new(200, KIND, r#"{"objects":[{} {}]}"#), 1, "broken"),
@@ -125,7 +144,7 @@ async fn answers_may_be_compressed_and_never_grow_without_limit() {
 #[tokio::test]
 async fn large_answers_wait_on_disk_and_come_in_pieces() {
     let one = format!("{{\"id\":\"x--1\",\"a\":\"{}\"}}", "x".repeat(100_000));
-    let body = format!("{{\"objects\":[{}]}}", vec![one; 150].join(","));
+    let body = format!("{{\"more\":false,\"objects\":[{}]}}", vec![one; 150].join(","));
     let folder = tempfile::tempdir().unwrap();
     let options = Options { spool_folder: folder.path().to_owned(), ..quick() };
     let server = Served::new(move |asked, _| match asked.place().contains("/objects") {
@@ -161,7 +180,11 @@ async fn credentials_are_sent_to_no_other_host() {
     })
     .await;
     let all = [
-        (Credentials::Basic { username: "ann".to_owned(), password: Secret::new("pass-word") }, "authorization", "Basic YW5uOnBhc3Mtd29yZA=="),
+        (
+            Credentials::Basic { username: "ann".to_owned(), password: Secret::new("pass-word") },
+            "authorization",
+            "Basic YW5uOnBhc3Mtd29yZA==",
+        ),
         (Credentials::Bearer(Secret::new("to-ken")), "authorization", "Bearer to-ken"),
         (Credentials::ApiKey { header: "X-API-Key".to_owned(), key: Secret::new("k-e-y") }, "x-api-key", "k-e-y"),
     ];
@@ -181,7 +204,8 @@ async fn credentials_are_sent_to_no_other_host() {
         other.asked.lock().unwrap().clear();
     }
     for (path, expected) in [("round/", "too many redirects"), ("odd/", "only http and https are")] {
-        let error = Client::connect(Endpoint { version: Some(Version::V21), ..Endpoint::new(first.at(path)) }, quick()).await;
+        let error =
+            Client::connect(Endpoint { version: Some(Version::V21), ..Endpoint::new(first.at(path)) }, quick()).await;
         let error = error.unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
@@ -212,7 +236,8 @@ async fn tokens_are_asked_for_and_renewed_once() {
     })
     .await;
     let mut endpoint = Endpoint::new(server.at("root/"));
-    endpoint.credentials = Credentials::Login { url: server.at("login"), username: "ann".to_owned(), password: Secret::new("pass-word") };
+    endpoint.credentials =
+        Credentials::Login { url: server.at("login"), username: "ann".to_owned(), password: Secret::new("pass-word") };
     let client = Client::connect(endpoint, quick()).await.unwrap();
     assert_eq!(client.collections().await.unwrap().len(), 1);
     assert_eq!(given.load(Ordering::SeqCst), 2);
@@ -229,8 +254,14 @@ async fn settings_that_cannot_be_used_are_named() {
     let cases: [(Endpoint, &str); 6] = [
         (with(&|e| e.url = Url::parse("ftp://h/").unwrap()), "`url` is no http or https URL"),
         (with(&|e| e.credentials = Credentials::Bearer(Secret::new("a\nb"))), "`token` holds characters"),
-        (with(&|e| e.credentials = Credentials::ApiKey { header: "a b".to_owned(), key: Secret::new("k") }), "`API key header` is no name"),
-        (with(&|e| e.proxy = Some(Proxy { url: Url::parse("ftp://h/").unwrap(), credentials: None })), "`proxy` is no proxy URL"),
+        (
+            with(&|e| e.credentials = Credentials::ApiKey { header: "a b".to_owned(), key: Secret::new("k") }),
+            "`API key header` is no name",
+        ),
+        (
+            with(&|e| e.proxy = Some(Proxy { url: Url::parse("ftp://h/").unwrap(), credentials: None })),
+            "`proxy` is no proxy URL",
+        ),
         (with(&|e| e.authorities = Some(b"rubbish".to_vec())), "`CA bundle` holds no CERTIFICATE block"),
         (with(&|_| {}), "connection refused; check host and port"),
     ];
@@ -300,7 +331,9 @@ async fn http_proxies_are_gone_through() {
 }
 
 /// A SOCKS proxy that takes everybody to one place, and tells where they wanted to go.
-async fn socks(to: std::net::SocketAddr) -> (std::net::SocketAddr, tokio::sync::mpsc::UnboundedReceiver<(u8, Vec<u8>)>) {
+async fn socks(
+    to: std::net::SocketAddr,
+) -> (std::net::SocketAddr, tokio::sync::mpsc::UnboundedReceiver<(u8, Vec<u8>)>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (told, wanted) = tokio::sync::mpsc::unbounded_channel();
