@@ -18,7 +18,7 @@ const NAMES: usize = 16;
 pub(super) struct Spool {
     folder: PathBuf,
     memory: Vec<u8>,
-    file: Option<Unnamed>,
+    file: Option<Held>,
     bytes: u64,
 }
 
@@ -39,7 +39,7 @@ impl Spool {
     pub(super) fn push(&mut self, piece: &[u8]) -> io::Result<()> {
         if self.spills_with(piece.len()) {
             if self.file.is_none() {
-                self.file = Some(Unnamed::create(&self.folder)?);
+                self.file = Some(Held::create(&self.folder)?);
             }
             if let Some(file) = &mut self.file {
                 if !self.memory.is_empty() {
@@ -73,12 +73,18 @@ pub(super) struct Body {
     bytes: u64,
     at: usize,
     memory: Bytes,
-    file: Option<Unnamed>,
+    file: Option<Held>,
 }
 
 impl Body {
     pub(super) fn of(bytes: Bytes) -> Self {
         Body { bytes: bytes.len() as u64, at: 0, memory: bytes, file: None }
+    }
+
+    /// A file that is somebody else's.
+    pub(super) fn of_file(file: File) -> io::Result<Self> {
+        let bytes = file.metadata()?.len();
+        Ok(Body { bytes, at: 0, memory: Bytes::new(), file: Some(Held { file, left_behind: None }) })
     }
 
     /// Decompressed bytes in all.
@@ -141,13 +147,13 @@ impl Read for Body {
 
 /// A file that goes with whoever holds it, also when the process is killed.
 #[derive(Debug)]
-struct Unnamed {
+struct Held {
     file: File,
-    #[cfg(not(unix))]
-    path: PathBuf,
+    /// What is to be removed at the end, where systems cannot do so while it is open.
+    left_behind: Option<PathBuf>,
 }
 
-impl Unnamed {
+impl Held {
     fn create(folder: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true);
@@ -158,13 +164,8 @@ impl Unnamed {
             let path = folder.join(format!(".taxiway-{:016x}.part", fastrand::u64(..)));
             match options.open(&path) {
                 Ok(file) => {
-                    #[cfg(unix)]
-                    std::fs::remove_file(&path)?;
-                    return Ok(Unnamed {
-                        file,
-                        #[cfg(not(unix))]
-                        path,
-                    });
+                    let left_behind = std::fs::remove_file(&path).is_err().then_some(path);
+                    return Ok(Held { file, left_behind });
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => last = error,
                 Err(error) => return Err(error),
@@ -174,10 +175,11 @@ impl Unnamed {
     }
 }
 
-#[cfg(not(unix))]
-impl Drop for Unnamed {
+impl Drop for Held {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        if let Some(path) = &self.left_behind {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 

@@ -35,3 +35,4 @@ pub use client::{Client, Collection, Pages, Preview};
 pub use error::SourceError;
 pub use options::{Credentials, Endpoint, Identity, Options, Proxy, Secret, UnknownVersion, Version, shown};
 pub use page::{Facts, Objects, Page, Place, Rejection};
+pub use stix1::StixFile;

@@ -107,6 +107,25 @@ struct Waiting {
     about: Arc<About>,
 }
 
+/// A file of STIX 1.x, read as a stream: what a poll would make of it.
+#[derive(Debug)]
+pub struct StixFile {
+    reader: Reader,
+}
+
+impl StixFile {
+    /// Opens a package, or a saved poll response; objects and texts beyond `max_object_bytes` are left out and counted.
+    pub fn open(path: &std::path::Path, max_object_bytes: usize) -> std::io::Result<Self> {
+        let body = Body::of_file(std::fs::File::open(path)?)?;
+        Ok(StixFile { reader: Reader::new(body, max_object_bytes)? })
+    }
+
+    /// The next indicator documents; none at the end. What is left out goes into `facts`, where it adds up.
+    pub fn next_page(&mut self, facts: &mut Facts) -> std::io::Result<Option<Objects>> {
+        self.reader.next(facts)
+    }
+}
+
 /// Reads a poll response or a package.
 #[derive(Debug)]
 pub(in crate::source) struct Reader {

@@ -302,6 +302,14 @@ impl Collector<'_> {
         let mut is_missing = true;
         for value in node.children_named(name) {
             is_missing = false;
+            let is_range = value.attribute("condition") == Some("InclusiveBetween");
+            if let (true, Expected::Address, Some(text)) = (is_range, expected, value.text()) {
+                match values::networks(text, value.attribute("delimiter").unwrap_or("##comma##")) {
+                    Some(networks) => self.found.values.extend(networks),
+                    None => self.reject(format!("`{}` is no range of addresses", values::shown(text))),
+                }
+                continue;
+            }
             if !self.is_exact(Some(value)) {
                 continue;
             }

@@ -1,6 +1,7 @@
 //! What a value in CybOX is, going by its text: categories in the wild are often wrong (spec/taxii-1.md §5).
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use crate::model::kind::{HashAlgorithm, asn_number, detect};
 
@@ -145,6 +146,44 @@ fn masked(text: &str) -> Option<String> {
     let address: std::net::Ipv4Addr = address.trim().parse().ok()?;
     let mask = u32::from(mask.trim().parse::<std::net::Ipv4Addr>().ok()?);
     (mask.leading_ones() + mask.trailing_zeros() >= 32).then(|| format!("{address}/{}", mask.leading_ones()))
+}
+
+/// The networks that a range of addresses consists of, where it is written as two bounds, both inclusive.
+pub(super) fn networks(text: &str, delimiter: &str) -> Option<Vec<Value>> {
+    let delimiter = if delimiter.is_empty() { "##comma##" } else { delimiter };
+    let (first, last) = text.split_once(delimiter).or_else(|| text.split_once(',')).or_else(|| text.split_once('-'))?;
+    let [first, last] = [first, last].map(|bound| refanged(bound.trim()).parse::<IpAddr>().ok());
+    // Both families alike, as numbers of so many bits.
+    let (mut first, last, bits) = match (first?, last?) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => (u128::from(u32::from(first)), u128::from(u32::from(last)), 32),
+        (IpAddr::V6(first), IpAddr::V6(last)) => (u128::from(first), u128::from(last), 128),
+        _ => return None,
+    };
+    let mut found = Vec::new();
+    while first <= last {
+        // As large as the begin is even, and not beyond the end.
+        let mut free = first.trailing_zeros().min(bits);
+        while free > 0 && (free == 128 || (last - first) >> free == 0 && (last - first) != (1 << free) - 1) {
+            free -= 1;
+        }
+        let address = match bits {
+            32 => IpAddr::V4(u32::try_from(first).ok()?.into()),
+            _ => IpAddr::V6(first.into()),
+        };
+        let kind = match (bits, free) {
+            (32, 0) => "IP",
+            (32, _) => "CIDR",
+            (_, 0) => "IPv6",
+            _ => "IPv6CIDR",
+        };
+        let text = if free == 0 { address.to_string() } else { format!("{address}/{}", bits - free) };
+        found.push(Value::new(kind, text));
+        match first.checked_add(1 << free) {
+            Some(next) => first = next,
+            None => break,
+        }
+    }
+    (!found.is_empty()).then_some(found)
 }
 
 /// `www.example.com/path`, which is a URL to most people.
@@ -321,6 +360,28 @@ mod tests {
                 Ok(pair) => assert_eq!(found.as_ref().map(|v| (v.kind, v.text.as_str())), Ok(pair), "{text}"),
                 Err(what) => assert!(found.as_ref().is_err_and(|reason| reason.ends_with(what)), "{text}: {found:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn ranges_become_networks() {
+        let cases = [
+            ("192.0.2.0##comma##192.0.2.255", Some("192.0.2.0/24")),
+            ("192.0.2.1,192.0.2.1", Some("192.0.2.1")),
+            ("192.0.2.1-192.0.2.6", Some("192.0.2.1 192.0.2.2/31 192.0.2.4/31 192.0.2.6")),
+            ("0.0.0.0-255.255.255.255", Some("0.0.0.0/0")),
+            ("255.255.255.254-255.255.255.255", Some("255.255.255.254/31")),
+            ("58.246.0.0##comma##58.247.255.255", Some("58.246.0.0/15")),
+            ("2001:db8:: - 2001:db8::ffff", Some("2001:db8::/112")),
+            ("::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", Some("::/1 8000::/1")),
+            ("192.0.2.9-192.0.2.1", None),
+            ("192.0.2.9-2001:db8::1", None),
+            ("192.0.2.9", None),
+        ];
+        for (text, expected) in cases {
+            let found = networks(text, "##comma##");
+            let found = found.map(|list| list.iter().map(|value| value.text.clone()).collect::<Vec<_>>().join(" "));
+            assert_eq!(found.as_deref(), expected, "{text}");
         }
     }
 
