@@ -35,4 +35,5 @@ pub mod query;
 pub mod render;
 pub mod runtime;
 pub mod serve;
+pub mod source;
 pub mod store;

@@ -14,6 +14,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("query", vec![]),
         ("render", vec![]),
         ("store", vec!["runtime"]),
+        ("source", vec![]),
         ("ingest", vec!["store", "runtime"]),
         ("feed", vec!["query", "render", "store", "runtime"]),
         ("inbox", vec!["feed", "ingest", "store", "runtime"]),

@@ -5,7 +5,7 @@
     python3 tests/smoke/sources.py DRIVER [--taxiway BINARY] [--venvs FOLDER] [--only NAME]
 
 DRIVER is a program that fetches: called with one argument, a JSON object (`url`, `version`, `user`, `password`,
-`login`, `ca`, `cert`, `key`, `pass`, `proxy`, `page_size`, `preview`, `collection`, `place`, `stop_after`, `out`), it
+`login`, `token`, `ca`, `cert`, `key`, `pass`, `proxy`, `page_size`, `preview`, `collection`, `place`, `stop_after`, `out`), it
 prints JSON lines: what it connected to, the collections, a line for each page with `objects` and `place`, at the end `done`.
 `examples/fetch.rs` is one. Every server gets known content; what arrives has to be exactly that, at page sizes from one to
 all, when going on from every place on the way, and after additions.
@@ -96,7 +96,7 @@ class Fetch:
         self.version = next((line["version"] for line in self.lines if "version" in line), None)
         self.collections = next((line["collections"] for line in self.lines if "collections" in line), [])
         self.place = self.pages[-1]["place"] if self.pages else None
-        self.repeated = sum(page.get("repeated", 0) for page in self.pages)
+        self.repeated = sum(page.get("facts", page).get("repeated", 0) for page in self.pages)
         self.text = ""
         if os.path.exists(job["out"]):
             self.text = Path(job["out"]).read_text()
