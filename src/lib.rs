@@ -22,6 +22,7 @@
 
 pub mod bench;
 pub mod cli;
+pub mod collect;
 pub mod config;
 pub mod enrich;
 pub mod export;

@@ -16,17 +16,18 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("store", vec!["runtime"]),
         ("source", vec![]),
         ("ingest", vec!["store", "runtime"]),
+        ("collect", vec!["source", "ingest", "store", "runtime"]),
         ("feed", vec!["query", "render", "store", "runtime"]),
         ("inbox", vec!["feed", "ingest", "store", "runtime"]),
         ("export", vec!["feed", "render", "runtime"]),
         ("enrich", vec!["feed", "query", "store", "runtime"]),
-        ("serve", vec!["enrich", "export", "feed", "inbox", "runtime"]),
-        ("config", vec!["feed", "inbox", "serve", "store", "render", "query"]),
+        ("serve", vec!["collect", "enrich", "export", "feed", "inbox", "runtime"]),
+        ("config", vec!["collect", "feed", "inbox", "serve", "store", "render", "query"]),
         (
             "cli",
             vec![
-                "bench", "config", "enrich", "export", "feed", "inbox", "ingest", "query", "render", "runtime",
-                "serve", "store",
+                "bench", "collect", "config", "enrich", "export", "feed", "inbox", "ingest", "query", "render",
+                "runtime", "serve", "source", "store",
             ],
         ),
     ])
