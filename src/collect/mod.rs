@@ -1,4 +1,13 @@
 //! What taxiway does with other people's servers: which sources there are, when each is fetched, and what became of it.
 
+mod definition;
 pub(crate) mod disk;
+mod log;
+mod registry;
 pub mod seal;
+
+pub use definition::{
+    Definition, FieldError, IdentityFiles, Limits, MASK, Material, Span, Spoken, Unit, id_of_name, is_id, new_id,
+};
+pub use log::{CollectionReport, Known, Outcome, Report, State, Trigger, reports, state};
+pub use registry::{FOLDER, Origin, Registry, RegistryError, Source};

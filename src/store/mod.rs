@@ -518,8 +518,18 @@ fn create_if_missing(storage: &dyn Storage, options: &StoreOptions) -> Result<()
 fn refuse_foreign(storage: &dyn Storage) -> Result<(), StoreError> {
     let ours = |name: &str| {
         name.contains("store.")
-            || ["lock", "lock.queue", "statuses", "manifest", "segments", "superseded", "users.json", CURSOR_KEY]
-                .contains(&name)
+            || [
+                "lock",
+                "lock.queue",
+                "statuses",
+                "sources",
+                "manifest",
+                "segments",
+                "superseded",
+                "users.json",
+                CURSOR_KEY,
+            ]
+            .contains(&name)
     };
     if storage.list("")?.iter().any(|listed| !ours(&listed.name)) {
         return Err(StoreError::NotAStore { path: storage.describe("") });

@@ -21,8 +21,8 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("inbox", vec!["feed", "ingest", "store", "runtime"]),
         ("export", vec!["feed", "render", "runtime"]),
         ("enrich", vec!["feed", "query", "store", "runtime"]),
-        ("serve", vec!["collect", "enrich", "export", "feed", "inbox", "runtime"]),
-        ("config", vec!["collect", "feed", "inbox", "serve", "store", "render", "query"]),
+        ("serve", vec!["collect", "enrich", "export", "feed", "inbox", "runtime", "source"]),
+        ("config", vec!["collect", "feed", "inbox", "serve", "source", "store", "render", "query"]),
         (
             "cli",
             vec![
