@@ -1,6 +1,6 @@
-//! Fetches from a TAXII server and prints what comes, as JSON lines; `tests/smoke/sources.py` drives it:
+//! The protocol layer alone: fetches from a TAXII server, or reads a file of STIX 1.x, and prints what comes, as JSON lines:
 //! `cargo run --example fetch -- '{"url": "https://feeds.example.org/taxii2/", "collection": "All", "out": "objects.ndjson"}'`
-//! `cargo run --example fetch -- '{"stix": "package.xml"}'` reads a file of STIX 1.x instead.
+//! `cargo run --example fetch -- '{"stix": "package.xml"}'`, as tests/smoke/sources.md counts the samples.
 
 use std::collections::BTreeMap;
 use std::error::Error;

@@ -13,6 +13,7 @@ mod output;
 mod place;
 mod query;
 mod serve;
+mod source;
 mod sql;
 mod token;
 mod user;
@@ -40,6 +41,7 @@ enum Command {
     Query(query::QueryArgs),
     Sql(sql::SqlArgs),
     Enrich(enrich::EnrichArgs),
+    Source(source::SourceArgs),
     Collections(collections::CollectionsArgs),
     Info(info::InfoArgs),
     Check(check::CheckArgs),
@@ -79,6 +81,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Query(args) => query::run(&args),
         Command::Sql(args) => sql::run(&args),
         Command::Enrich(args) => enrich::run(&args),
+        Command::Source(args) => source::run(&args),
         Command::Collections(args) => collections::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Check(args) => check::run(&args),

@@ -2,12 +2,14 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 
 use super::output::{complain, grouped, say};
 use super::place::{Place, catalog, start_log, store_options, users};
 use super::{CliError, Outcome, sentence};
+use crate::collect::Scheduler;
 use crate::config::{Config, ConfigError};
 use crate::enrich::{AllowError, AllowList, Enricher};
 use crate::export::Lists;
@@ -53,11 +55,12 @@ pub(super) fn run(args: &ServeArgs) -> Result<Outcome, CliError> {
     }
     // What cannot be had is said before a store is made for it.
     let allow = allow_list(&config)?;
+    let registry = Arc::new(super::source::open(&config)?);
     let bound = bind(&config.serve)?;
     let store = Store::open_or_create(store_options(&config))?;
     store.remove_orphans()?;
     let is_new = store.snapshot()?.version() == 0;
-    if is_new && is_first_try(&config, &args.place) {
+    if is_new && is_first_try(&config, &args.place) && registry.list()?.is_empty() {
         load_sample(&store)?;
     }
     let catalog = catalog(&config, &store)?;
@@ -74,17 +77,76 @@ pub(super) fn run(args: &ServeArgs) -> Result<Outcome, CliError> {
     take_posts(&live, &feed.catalog(), &store)?;
     live.serve_lists(Lists::new(feed.clone()));
     let _compactor = config.store.compaction.then(|| Compactor::start(&store)).transpose()?;
+    let scheduler = Scheduler::new(&store, registry, config.sources.at_once, config.sources.enabled);
+    live.watch_sources(Arc::clone(&scheduler));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("io").build()?;
     announce(&config, &admission, &store, &feed, &bound)?;
-    let reloader =
-        Reloader { place: args.place.clone(), started: config, store, feed, enricher, live: Arc::clone(&live) };
-    runtime.block_on(async {
+    announce_sources(&scheduler)?;
+    say(&format!("listening on {}", bound.url()))?;
+    // Threads of their own: whatever a source does takes none of those that serve.
+    let fetching = Fetching::start(Arc::clone(&scheduler))?;
+    let reloader = Reloader {
+        place: args.place.clone(),
+        started: config,
+        store,
+        feed,
+        enricher,
+        scheduler: Arc::clone(&scheduler),
+        live: Arc::clone(&live),
+    };
+    let stop = async {
+        shutdown_signal().await;
+        scheduler.stop();
+    };
+    let served = runtime.block_on(async {
         tokio::select! {
-            served = bound.run(live, shutdown_signal(), shutdown_signal()) => served,
+            served = bound.run(live, stop, shutdown_signal()) => served,
             () = on_hangup(move || reloader.reload()) => Ok(()),
         }
-    })?;
+    });
+    fetching.end();
+    served?;
     Ok(Outcome::Done)
+}
+
+/// What fetches from other servers, and the threads it does so on.
+struct Fetching {
+    runtime: tokio::runtime::Runtime,
+    scheduler: Arc<Scheduler>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Fetching {
+    fn start(scheduler: Arc<Scheduler>) -> io::Result<Self> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(1).enable_all().thread_name("collect").build()?;
+        let task = runtime.spawn(Arc::clone(&scheduler).run());
+        Ok(Fetching { runtime, scheduler, task })
+    }
+
+    /// Has what runs commit what it has.
+    fn end(self) {
+        let Fetching { runtime, scheduler, task } = self;
+        scheduler.stop();
+        // A panic of it was logged.
+        let _ = runtime.block_on(task);
+        runtime.shutdown_timeout(Duration::from_secs(1));
+    }
+}
+
+/// What a person needs to know of the sources, where there are any.
+fn announce_sources(scheduler: &Scheduler) -> Result<(), CliError> {
+    let all = scheduler.registry().list()?;
+    for source in all.iter() {
+        if let Some(problem) = &source.problem {
+            tracing::warn!(source = source.definition.name, problem, "this source is not fetched");
+        }
+    }
+    if !all.is_empty() {
+        let active = all.iter().filter(|source| source.is_active()).count();
+        say(&format!("sources    {} ({active} on schedule)", all.len()))?;
+    }
+    Ok(())
 }
 
 fn feed_options(config: &Config) -> FeedOptions {
@@ -133,6 +195,7 @@ struct Reloader {
     store: Store,
     feed: StoreFeed,
     enricher: Option<Enricher>,
+    scheduler: Arc<Scheduler>,
     live: Arc<Live>,
 }
 
@@ -160,9 +223,12 @@ impl Reloader {
     fn try_reload(&self) -> Result<Vec<&'static str>, Vec<String>> {
         let prepared = self.prepare().inspect_err(|_| self.live.reload_failed());
         let (config, catalog, allow, mut fixed) = prepared?;
+        let definitions = config.definitions;
         let sentences = |errors: Vec<StartError>| errors.iter().map(|error| sentence(error)).collect::<Vec<_>>();
         fixed.extend(self.live.reload(config.serve).map_err(sentences)?);
         self.feed.replace_catalog(catalog);
+        self.scheduler.registry().reconfigure(definitions);
+        self.scheduler.changed();
         if let Some(enricher) = &self.enricher {
             enricher.allow(allow);
         }
@@ -190,6 +256,9 @@ impl Reloader {
         }
         if config.enrich.enabled != self.started.enrich.enabled {
             fixed.push("enrich.enabled");
+        }
+        if config.sources != self.started.sources {
+            fixed.push("sources");
         }
         let allow = allow_list(&config).map_err(|error| vec![sentence(&error)])?;
         let catalog = catalog(&config, &self.store).map_err(|error| vec![sentence(&*error)])?;
@@ -221,6 +290,7 @@ fn check(config: &Config, admission: &Admission) -> Result<Outcome, CliError> {
     let catalog = catalog(config, &store)?;
     warn_of_queries(&catalog);
     allow_list(config)?;
+    super::source::open(config)?;
     let scheme = if config.serve.tls.is_some() { "https" } else { "http" };
     say(&format!(
         "ok: ready to serve {} collections from `{}`{made} on {scheme}://{}; {}",
@@ -307,7 +377,6 @@ fn announce(
     if let Some(admin) = bound.admin_url() {
         writeln!(out, "monitoring {admin}/metrics, /ready and /health")?;
     }
-    writeln!(out, "listening on {}", bound.url())?;
     out.flush()?;
     Ok(())
 }

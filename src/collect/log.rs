@@ -28,9 +28,9 @@ pub enum Trigger {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// All there was is here.
+    /// All there was is here, or as much as the source's limit allows.
     Completed,
-    /// It was stopped, or came to a limit of the source; the next one goes on where it ended.
+    /// It was stopped; the next one goes on where it ended.
     Stopped,
     /// Something went wrong; what came before is kept.
     Failed,
@@ -177,8 +177,10 @@ pub struct State {
     /// The server wants to be left alone until then.
     #[serde(with = "optional_moment")]
     pub not_before: Option<Timestamp>,
-    /// Whether the last fetch left something to go on with at once: it came to a limit of the source.
-    pub more: bool,
+    /// Whether the last fetch was stopped before its end, and is to go on at once.
+    pub stopped: bool,
+    /// Whether a fetch began and did not end: it is running, or was killed.
+    pub running: bool,
     /// Objects that ever came.
     pub objects: u64,
     /// Of them, those that were new.
@@ -212,7 +214,7 @@ impl State {
             let micros = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000);
             Timestamp(now.0.saturating_add(micros))
         });
-        self.more = report.outcome == Outcome::Stopped;
+        self.stopped = report.outcome == Outcome::Stopped;
         match report.outcome {
             Outcome::Failed => {
                 self.failures = self.failures.saturating_add(1);

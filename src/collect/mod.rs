@@ -4,6 +4,8 @@ mod definition;
 pub(crate) mod disk;
 mod log;
 mod registry;
+mod run;
+mod schedule;
 pub mod seal;
 
 pub use definition::{
@@ -11,3 +13,5 @@ pub use definition::{
 };
 pub use log::{CollectionReport, Known, Outcome, Report, State, Trigger, reports, state};
 pub use registry::{FOLDER, Origin, Registry, RegistryError, Source};
+pub use run::{CollectError, Collector, Kept, Progress, Request, Standing, is_running};
+pub use schedule::{Scheduler, Watched, due};

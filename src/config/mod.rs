@@ -4,6 +4,7 @@
 //! tree and collects *every* problem, with its place, before it gives up. `taxiway.example.toml` documents all keys.
 
 mod raw;
+mod sources;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -15,6 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::collect::Definition;
 use crate::feed::collection::{CollectionSpec, Options as FeedOptions, Relationships};
 use crate::model::ids::IdScheme;
 use crate::render::{ExtensionFields, IndicatorTypes};
@@ -42,6 +44,10 @@ pub struct Config {
     pub collections: Vec<CollectionSpec>,
     /// Enrichment.
     pub enrich: EnrichOptions,
+    /// Fetching from other servers.
+    pub sources: SourceOptions,
+    /// The servers named here; others may have been added to the store.
+    pub definitions: Vec<Definition>,
     /// The log.
     pub log: LogOptions,
     /// Names of the environment variables that were laid over the file.
@@ -114,6 +120,23 @@ pub struct EnrichOptions {
 impl Default for EnrichOptions {
     fn default() -> Self {
         Self { enabled: true, allow: None }
+    }
+}
+
+/// How other servers are fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceOptions {
+    /// Whether a server fetches them on their schedules.
+    pub enabled: bool,
+    /// What seals the secrets of those that were added; `None`: a file in the store.
+    pub key_file: Option<PathBuf>,
+    /// How many are fetched at the same time.
+    pub at_once: usize,
+}
+
+impl Default for SourceOptions {
+    fn default() -> Self {
+        Self { enabled: true, key_file: None, at_once: 2 }
     }
 }
 

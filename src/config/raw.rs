@@ -11,7 +11,14 @@ use crate::config::{Place, Problem};
 /// Prefix of the variables that belong to us.
 const PREFIX: &str = "TAXIWAY_";
 /// Variables with that prefix that are no settings: the CLI's own.
-const NOT_SETTINGS: [&str; 1] = ["TAXIWAY_CONFIG"];
+const NOT_SETTINGS: [&str; 6] = [
+    "TAXIWAY_CONFIG",
+    "TAXIWAY_SOURCE_PASSWORD",
+    "TAXIWAY_SOURCE_TOKEN",
+    "TAXIWAY_SOURCE_API_KEY",
+    "TAXIWAY_SOURCE_PASSPHRASE",
+    "TAXIWAY_SOURCE_PROXY_PASSWORD",
+];
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]

@@ -10,6 +10,7 @@ use crate::model::kind::StixType;
 use crate::render::envelope::EmptyList;
 use crate::render::{Profile, StixVersion};
 use crate::serve::{ClientAuth, Cors, Limits, TlsFiles};
+use crate::source::Credentials;
 
 const EXAMPLE: &str = "taxiway.example.toml";
 const COLLECTIONS: &str = "data/collections.json";
@@ -61,7 +62,20 @@ fn the_example_holds_every_setting() {
     assert_eq!(config.collections.len(), 1 + 6);
 
     // Any setting the example forgot would be offered here: one unknown key per table lists what there can be.
-    let tables = ["", "store", "taxii", "xsoar_collections", "tls", "auth", "cors", "limits", "cache", "enrich", "log"];
+    let tables = [
+        "",
+        "store",
+        "taxii",
+        "xsoar_collections",
+        "tls",
+        "auth",
+        "cors",
+        "limits",
+        "cache",
+        "enrich",
+        "sources",
+        "log",
+    ];
     let tree: toml::Table = uncommented.parse().expect("TOML");
     for table in tables {
         let odd = if table.is_empty() { "qqq = 1".to_owned() } else { format!("[{table}]\nqqq = 1") };
@@ -72,15 +86,24 @@ fn the_example_holds_every_setting() {
             assert!(written.contains_key(key), "`{key}` of [{table}] is missing in {EXAMPLE}");
         }
     }
-    let said = problems(text("[[collection]]\ntitle = \"x\"\nquery = \"\"\nqqq = 1", &[]));
-    let offered = said.split_once("here can be: ").expect("a list of settings").1;
-    let written = tree["collection"][0].as_table().expect("a table");
-    for key in offered.split(", ") {
-        assert!(
-            written.contains_key(key) || example.contains(&format!("\n# {key} = ")),
-            "`{key}` of [[collection]] is missing in {EXAMPLE}"
-        );
+    let source = "[[source]]\nname = \"x\"\nurl = \"https://x.example/\"\n";
+    let lists = [
+        ("collection", "[[collection]]\ntitle = \"x\"\nquery = \"\"\nqqq = 1".to_owned(), &tree["collection"][0]),
+        ("source", format!("{source}qqq = 1"), &tree["source"][0]),
+        ("source.limits", format!("{source}[source.limits]\nqqq = 1"), &tree["source"][0]["limits"]),
+    ];
+    for (table, odd, written) in lists {
+        let said = problems(text(&odd, &[]));
+        let offered = said.split_once("here can be: ").expect("a list of settings").1;
+        let written = written.as_table().expect("a table");
+        for key in offered.split(", ") {
+            assert!(
+                written.contains_key(key) || example.contains(&format!("\n# {key} = ")),
+                "`{key}` of [[{table}]] is missing in {EXAMPLE}"
+            );
+        }
     }
+    assert_eq!(config.definitions.len(), 1);
 }
 
 /// What the documents show works as it stands: settings beside the sample of collections, and curl with brackets.
@@ -328,5 +351,54 @@ fn the_default_version_is_the_newest_served() {
     {
         let config = text(&format!("[taxii]\nversions = {written}\n"), &[]).expect("valid");
         assert_eq!(config.serve.default_version, expected, "{written}");
+    }
+}
+
+#[test]
+fn sources_are_read_and_every_problem_said() {
+    let folder = tempfile::tempdir().expect("folder");
+    fs::write(folder.path().join("secret"), "from-file\nrest").expect("write");
+    let file = folder.path().join("c.toml");
+    let load = |text: &str| {
+        fs::write(&file, text).expect("write");
+        Config::load_with(Some(&file), [])
+    };
+    let config = load(
+        "[sources]\nenabled = false\nkey_file = \"k\"\nat_once = 5\n\
+         [[source]]\nname = \"A\"\nurl = \"https://ann:pw@a.example/taxii2/?k=v\"\nbegin = \"6mo\"\ninterval = \"manual\"\n\
+         [[source]]\nname = \"B\"\nurl = \"http://b.example/\"\nversion = \"1\"\ntoken_file = \"secret\"\nscore = \"bad\"\n\
+         certificate = \"c.pem\"\nprivate_key = \"c.key\"\ncollections = \"one\"\n[source.limits]\nread_timeout = \"90s\"\n",
+    )
+    .expect("valid");
+    assert!(!config.sources.enabled);
+    assert_eq!((config.sources.at_once, &config.sources.key_file), (5, &Some(folder.path().join("k"))));
+    let [a, b] = config.definitions.as_slice() else { panic!("two sources") };
+    assert_eq!((a.interval, a.begin.map(|span| span.to_string()).as_deref()), (None, Some("6 months")));
+    assert!(matches!(&a.credentials, Credentials::Basic { username, .. } if username == "ann"));
+    assert_eq!(a.url.as_str(), "https://a.example/taxii2/?k=v");
+    assert!(matches!(&b.credentials, Credentials::Bearer(token) if token.reveal() == "from-file"));
+    assert_eq!((b.score, b.limits.read_timeout, b.version.as_str()), (Some(3), Some(90), "1"));
+    assert_eq!(b.collections, ["one"]);
+    assert!(!format!("{config:?}").contains("from-file"));
+
+    let said = problems(load(
+        "[[source]]\nurl = \"nowhere\"\n[[source]]\nname = \"C\"\nurl = \"https://c.example/\"\nusername = \"x\"\n\
+         token = \"t\"\nbegin = \"soon\"\ncertificate = \"c.pem\"\npage_size = 0\napi_key_file = \"missing\"\n\
+         [[source]]\nname = \"D\"\nurl = \"ftp://d.example/\"\n[[source]]\nname = \"E\"\nurl = \"https://e.example/\"\n\
+         [[source]]\nname = \"e\"\nurl = \"https://f.example/\"\ntoken_env = \"TAXIWAY_TEST_UNSET\"\n",
+    ));
+    for part in [
+        "no `name`",
+        "`source.url` is no URL",
+        "keep one of them",
+        "`source.begin` must be a time span",
+        "go together",
+        "`source.page_size`",
+        "missing",
+        "source `D`: `url` must begin",
+        "there is a source `E` already",
+        "`TAXIWAY_TEST_UNSET` is not set",
+    ] {
+        assert!(said.contains(part), "{part}:\n{said}");
     }
 }

@@ -64,6 +64,9 @@ pub(super) fn validate(tree: &Tree, folder: &Path) -> (Config, Vec<Problem>) {
     let cache = reader.cache(root.section("cache"));
     let (log, audit) = reader.log(root.section("log"));
     let enrich = reader.enrich(root.section("enrich"));
+    let of_sources = super::sources::Reader { problems: &problems, folder };
+    let sources = of_sources.options(root.section("sources"));
+    let definitions = of_sources.definitions(root.sections("source"));
     let mut collections: Vec<Located<CollectionSpec>> = root
         .sections("collection")
         .into_iter()
@@ -106,6 +109,8 @@ pub(super) fn validate(tree: &Tree, folder: &Path) -> (Config, Vec<Problem>) {
         defaults: shared,
         collections,
         enrich,
+        sources,
+        definitions,
         log,
     };
     (config, problems.into_sorted())

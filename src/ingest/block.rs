@@ -113,6 +113,23 @@ pub(crate) fn decode_block(layout: &Layout, options: &DecodeOptions, block: &Blo
     builder.finish(rejects, read, bytes_read)
 }
 
+/// Decodes JSON elements that somebody has cut already, in order; the line of each is its number, from 1. `bytes` is about how long
+/// they are together.
+pub fn decode_each<'t>(
+    texts: impl ExactSizeIterator<Item = &'t [u8]>,
+    bytes: usize,
+    options: &DecodeOptions,
+) -> Result<Parsed, ArrowError> {
+    let mut rows = Rows::new(options, texts.len(), bytes);
+    let mut bytes_read = 0;
+    for (number, text) in texts.enumerate() {
+        bytes_read += text.len() as u64;
+        rows.element(&Layout::Json, text, number as u64 + 1);
+    }
+    let Rows { builder, rejects, read, .. } = rows;
+    builder.finish(rejects, read, bytes_read)
+}
+
 fn fault_reason(fault: Fault) -> &'static str {
     match fault {
         Fault::TooLong => "longer than 64 MiB",

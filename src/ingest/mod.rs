@@ -28,7 +28,7 @@ mod stix;
 mod tests;
 mod xsoar;
 
-pub use block::DecodeOptions;
+pub use block::{DecodeOptions, decode_each};
 pub(crate) use builder::inbox_key;
 pub use builder::{Parsed, Reject, Warnings};
 pub use decode::{DecodeError, decode};

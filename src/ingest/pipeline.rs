@@ -4,7 +4,7 @@
 //! commit; a commit ends when its segment is full, when a batch touches records that are in it but not yet published, when it holds
 //! back many edges, or when it has been open for some seconds. Edges come last in it, behind their ends, or wait (see `link`). Killed at any point, what was published is whole, and importing the same input again writes only the rest.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -70,6 +70,8 @@ pub struct Importer {
     /// For dry runs: what would have been written so far.
     imagined: HashMap<u64, u64, Plain>,
     summary: Summary,
+    /// Where fetching goes on once everything pushed so far is committed, by source and collection.
+    marks: BTreeMap<(String, String), String>,
 }
 
 #[derive(Debug)]
@@ -117,6 +119,19 @@ impl Sorted {
     }
 }
 
+impl Open {
+    fn begin(store: &Store, dates: Dates) -> Result<Self, StoreError> {
+        let writer = store.writer()?.with_dates(dates);
+        Ok(Open { writer, keys: Sorted::default(), held: Held::default(), since: Instant::now() })
+    }
+}
+
+fn place(writer: &mut Writer, marks: &mut BTreeMap<(String, String), String>) {
+    for ((source, collection), place) in std::mem::take(marks) {
+        writer.set_place(&source, &collection, place);
+    }
+}
+
 /// Keys are hashes already.
 type Plain = BuildHasherDefault<PlainHasher>;
 
@@ -150,6 +165,7 @@ impl Importer {
             open: None,
             imagined: HashMap::default(),
             summary: Summary::default(),
+            marks: BTreeMap::new(),
         }
     }
 
@@ -203,10 +219,35 @@ impl Importer {
         Ok(rejects)
     }
 
+    /// Where fetching from a source goes on, now that what was pushed led there. It is committed together with the last of that, never
+    /// before it.
+    pub fn mark(&mut self, source: &str, collection: &str, place: String) {
+        self.marks.insert((source.to_owned(), collection.to_owned()), place);
+    }
+
+    /// Rows taken that are not committed yet, and their bytes.
+    pub fn pending(&self) -> (usize, usize) {
+        let (rows, bytes) = (self.pending_rows, self.pending_bytes);
+        (rows + self.open.as_ref().map_or(0, |open| open.writer.rows()), bytes)
+    }
+
+    /// Commits what was taken so far, and lets other writers have their turn.
+    pub fn commit(&mut self) -> Result<(), StoreError> {
+        self.commit_pending()?;
+        if !self.dry_run && !self.marks.is_empty() {
+            if self.open.is_none() {
+                self.open = Some(Open::begin(&self.store, self.dates)?);
+            }
+            if let Some(open) = &mut self.open {
+                place(&mut open.writer, &mut self.marks);
+            }
+        }
+        self.publish()
+    }
+
     /// Commits what is left. Nothing more can be taken afterwards.
     pub fn finish(mut self) -> Result<Summary, StoreError> {
-        self.commit_pending()?;
-        self.publish()?;
+        self.commit()?;
         if !self.dry_run {
             let snapshot = self.store.snapshot()?;
             self.summary.waiting = snapshot.waiting_rows();
@@ -236,10 +277,7 @@ impl Importer {
         }
         let open = match &mut self.open {
             Some(open) => open,
-            none => {
-                let writer = self.store.writer()?.with_dates(self.dates);
-                none.insert(Open { writer, keys: Sorted::default(), held: Held::default(), since: Instant::now() })
-            }
+            none => none.insert(Open::begin(&self.store, self.dates)?),
         };
         let mut resolved = resolve(open.writer.snapshot(), rows, self.store.now(), self.default_score)?;
         if self.dates == Dates::OfRows {
@@ -271,6 +309,8 @@ impl Importer {
             open.writer.take(rows, &stale, None)?;
         }
         open.writer.write()?;
+        // All that was pushed before the marks were set is in this commit, or in one before it.
+        place(&mut open.writer, &mut self.marks);
         let (held_rows, held_bytes) = open.held.size();
         if held_rows >= ROW_GROUP_ROWS || held_bytes >= BATCH_BYTES {
             self.publish()?;

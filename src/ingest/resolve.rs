@@ -6,7 +6,7 @@
 //! what other inputs said stays.
 //! What edges added to a report (see `link`) says nothing here: it comes and goes with the edges.
 //! A native STIX object is its id, and `modified` its version: a newer one supersedes, an older one that arrives late goes straight
-//! into the history, an equal one is not written.
+//! into the history, an equal one is not written. Whichever it is, the object is of all the sources that ever brought it.
 //!
 //! The usual cases never touch a wide column: unknown keys are new, equal digests are unchanged. Only rows in between are read, and
 //! merged column by column.
@@ -353,8 +353,15 @@ fn against_snapshot(
     let mut merged_batch = merged.batch.clone();
     replace_column(&mut merged_batch, c::MODIFIED, Arc::new(modified))?;
 
-    // Sources of the output: 0 the incoming rows, 1 the merged ones.
+    // Sources of the output: 0 the incoming rows, 1 the merged ones, 2 incoming native objects and 3 those that are there, both with the
+    // sources of both.
     let filled = fill_in(rows.batch, now)?;
+    let sources = Arc::clone(named(&merged.batch, c::SOURCE_BRANDS)?);
+    let mut newer = take_record_batch(&filled, &UInt32Array::from_iter_values(compared.iter().map(|(at, _, _)| *at)))?;
+    let mut there = old.clone();
+    replace_column(&mut newer, c::SOURCE_BRANDS, Arc::clone(&sources))?;
+    replace_column(&mut there, c::SOURCE_BRANDS, sources)?;
+    let said = natives_said(&old, &newer)?;
     let mut picks: Vec<(usize, usize)> = Vec::new();
     let (mut keys, mut digests) = (Vec::new(), Vec::new());
     let mut out = Resolved::of(Vec::new());
@@ -400,13 +407,31 @@ fn against_snapshot(
                     supersede(&mut out, this, (*segment, *row));
                     Some((0, at))
                 } else if native.value(at) {
-                    if versions.1[this] >= versions.0[this] {
+                    let (before, now) = (versions.0[this], versions.1[this]);
+                    if now == before && said[this] == Said::Nothing {
+                        out.unchanged += 1;
+                        None
+                    } else if now >= before {
                         out.changed += 1;
                         supersede(&mut out, this, (*segment, *row));
-                        Some((0, at))
+                        Some((2, this))
+                    } else if in_history[at] && said[this].has_source() {
+                        out.changed += 1;
+                        supersede(&mut out, this, (*segment, *row));
+                        Some((3, this))
                     } else if in_history[at] {
                         out.unchanged += 1;
                         None
+                    } else if said[this].has_source() {
+                        // Two rows: the newer version, which is now of this source too, and the older one in the history.
+                        out.changed += 1;
+                        supersede(&mut out, this, (*segment, *row));
+                        picks.push((3, this));
+                        keys.push(rows.keys[at]);
+                        // It is neither of the two: with the digest of one it would pass for that.
+                        digests.push(rows.digests[at].rotate_left(1));
+                        out.stale.push(place + 1);
+                        Some((0, at))
                     } else {
                         out.new += 1;
                         out.stale.push(place);
@@ -425,13 +450,50 @@ fn against_snapshot(
         if let Some(pick) = pick {
             picks.push(pick);
             keys.push(rows.keys[at]);
-            digests.push(rows.digests[at]);
+            let digest = rows.digests[at];
+            digests.push(if pick.0 == 3 { digest.rotate_left(1) } else { digest });
         }
     }
     // A late version takes its record's place in the history only: the newest row of the batch decides what is superseded.
-    let batch = interleave_record_batch(&[&filled, &merged_batch], &picks)?;
+    let batch = interleave_record_batch(&[&filled, &merged_batch, &newer, &there], &picks)?;
     out.rows.push(NewRows { batch, keys, digests });
     Ok(out)
+}
+
+/// What a native object says that arrives with the version that is there.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Said {
+    /// Nothing new.
+    Nothing,
+    /// That another source has it, and nothing else.
+    Source,
+    /// Something else.
+    Other {
+        /// And that another source has it.
+        source: bool,
+    },
+}
+
+impl Said {
+    fn has_source(self) -> bool {
+        matches!(self, Said::Source | Said::Other { source: true })
+    }
+}
+
+/// What each native object says that the one before it does not. `newer` has the sources of both already.
+fn natives_said(old: &RecordBatch, newer: &RecordBatch) -> Result<Vec<Said>, StoreError> {
+    let same_of = |name: &str| -> Result<Vec<bool>, StoreError> {
+        let mut changed = vec![false; old.num_rows()];
+        note_changes(named(old, name)?, named(newer, name)?, &mut changed)?;
+        Ok(changed.into_iter().map(|changed| !changed).collect())
+    };
+    let (text, tags, sources) = (same_of(c::DOCUMENT)?, same_of(c::TAGS)?, same_of(c::SOURCE_BRANDS)?);
+    let said = (0..old.num_rows()).map(|row| match (text[row] && tags[row], sources[row]) {
+        (true, true) => Said::Nothing,
+        (true, false) => Said::Source,
+        (false, same) => Said::Other { source: !same },
+    });
+    Ok(said.collect())
 }
 
 /// Looks the keys up: in which order, and what was found.

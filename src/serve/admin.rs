@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use crate::serve::reload::Live;
+use crate::serve::sources;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 /// Prometheus' text format.
@@ -87,5 +88,11 @@ async fn metrics(State(live): State<Arc<Live>>) -> Response {
     show("taxiway_bodies_bytes", lasting.bodies.used());
     show("taxiway_connections", lasting.connections.used());
     show("taxiway_password_hashes", app.gate.hashed());
-    (StatusCode::OK, head(METRICS), metrics.text()).into_response()
+    let mut text = metrics.text();
+    if let Some(sources) = lasting.sources.get().map(Arc::clone) {
+        // It reads files.
+        let read = tokio::task::spawn_blocking(move || sources::text(&sources)).await;
+        text.push_str(&read.unwrap_or_default());
+    }
+    (StatusCode::OK, head(METRICS), text).into_response()
 }

@@ -42,6 +42,7 @@ mod resource;
 pub(crate) mod rights;
 mod router;
 mod sending;
+mod sources;
 mod stamp;
 mod style;
 #[cfg(test)]

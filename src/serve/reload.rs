@@ -18,6 +18,7 @@ use axum::response::Response;
 use parking_lot::{Mutex, RwLock};
 use tower::Service;
 
+use crate::collect::Scheduler;
 use crate::export::Lists;
 use crate::inbox::Inbox;
 use crate::serve::admin::Probe;
@@ -81,6 +82,11 @@ impl Live {
     /// Serves lists for firewalls from now on.
     pub fn serve_lists(&self, lists: Lists) {
         let _ = self.lasting.lists.set(lists);
+    }
+
+    /// Tells monitoring of the sources that are fetched from now on.
+    pub fn watch_sources(&self, scheduler: Arc<Scheduler>) {
+        let _ = self.lasting.sources.set(scheduler);
     }
 
     /// Goes over to new options; the answer names those that take effect at the next start only, and stay as they were. On

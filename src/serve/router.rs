@@ -16,6 +16,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
 
+use crate::collect::Scheduler;
 use crate::enrich::Enricher;
 use crate::export::Lists;
 use crate::feed::api::{Feed, Profile};
@@ -78,6 +79,8 @@ pub(super) struct Lasting {
     /// Makes lists for firewalls.
     pub(super) lists: OnceLock<Lists>,
     enricher: OnceLock<Enricher>,
+    /// Fetches from other servers.
+    pub(super) sources: OnceLock<Arc<Scheduler>>,
 }
 
 impl Lasting {

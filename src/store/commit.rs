@@ -81,6 +81,7 @@ pub struct Writer {
     waiting_ends: Vec<(u64, u32)>,
     waiting_rows: usize,
     definitions: BTreeSet<String>,
+    places: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 /// A segment being written. Whole pages of rows are encoded as they come; a row group ends, and its rows get their `added`, when it is
@@ -115,6 +116,7 @@ impl Writer {
         Ok(Writer {
             store: store.clone(),
             definitions: snapshot.manifest().definitions.clone(),
+            places: snapshot.manifest().places.clone(),
             snapshot,
             _lock: lock,
             began: Instant::now(),
@@ -319,6 +321,23 @@ impl Writer {
         &mut self.definitions
     }
 
+    /// Where fetching goes on in a collection of a source, with this commit; see [`Manifest::places`](super::Manifest::places).
+    pub fn set_place(&mut self, source: &str, collection: &str, place: String) {
+        self.places.entry(source.to_owned()).or_default().insert(collection.to_owned(), place);
+    }
+
+    /// Forgets where fetching from a source goes on: in that collection, or in all of them.
+    pub fn forget_places(&mut self, source: &str, collection: Option<&str>) {
+        match (collection, self.places.get_mut(source)) {
+            (Some(collection), Some(places)) if places.len() > 1 || !places.contains_key(collection) => {
+                places.remove(collection);
+            }
+            _ => {
+                self.places.remove(source);
+            }
+        }
+    }
+
     /// Completes the segment of what was appended so far, and begins another one in the same commit. What the log holds then can be
     /// looked up in the snapshot given back, though nobody else sees it before [`publish`](Self::publish). Can be done once.
     pub(crate) fn seal(&mut self) -> Result<Snapshot, StoreError> {
@@ -398,7 +417,8 @@ impl Writer {
     /// Makes the commit durable and visible. Without rows nothing is published.
     pub fn publish(mut self) -> Result<Arc<Snapshot>, StoreError> {
         let idle = self.rows == 0 && self.waiting_rows == 0 && self.superseded.is_empty() && self.revived.is_empty();
-        if idle && self.definitions == self.snapshot.manifest().definitions {
+        let before = self.snapshot.manifest();
+        if idle && self.definitions == before.definitions && self.places == before.places {
             return Ok(Arc::clone(&self.snapshot));
         }
         let finished = self.finish_draft()?;
@@ -410,6 +430,7 @@ impl Writer {
 
         let mut manifest = self.snapshot.manifest().successor(self.store.now());
         manifest.definitions = std::mem::take(&mut self.definitions);
+        manifest.places = std::mem::take(&mut self.places);
         let storage = Arc::clone(self.store.storage());
         let in_log = manifest.segments.len();
         if !self.deleted.is_empty() {

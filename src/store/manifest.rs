@@ -40,6 +40,10 @@ pub struct Manifest {
     /// The version with which rows were last deleted: readers of versions before it go on in the newest one. 0: never.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub last_deletion: u64,
+    /// Where fetching goes on: for each source, by its id, and each of its collections, a text that the store does not read. It is
+    /// of the same version as the rows that led there, so neither is ever without the other.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub places: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -116,6 +120,7 @@ impl Manifest {
             waiting: Vec::new(),
             definitions: BTreeSet::new(),
             last_deletion: 0,
+            places: BTreeMap::new(),
         }
     }
 

@@ -322,6 +322,116 @@ fn a_server_compacts_in_the_background() {
     assert!(store.check(|_| ()).unwrap().problems.is_empty());
 }
 
+/// Fetching goes on where it was: whatever the step, the place that the store remembers is that of the records it holds, and going on from
+/// there has all of them in the end, once.
+#[test]
+fn a_place_is_never_without_the_records_that_led_there() {
+    const PAGES: usize = 3;
+    let place_of = |store: &Store| -> usize {
+        let snapshot = store.reload().unwrap();
+        let place = snapshot.manifest().places.get("source").and_then(|places| places.get("collection"));
+        place.map_or(0, |place| place.parse().unwrap())
+    };
+    // Each page repeats some of the one before, changes one of it, and brings a relationship.
+    let page = |number: usize| {
+        let start = 10 * number;
+        domains(start.saturating_sub(2)..start + 10, 1) + &domains(start..start + 1, 2) + &edges(start..start + 1)
+    };
+    let fetch = |store: &Store| -> Result<(), String> {
+        let mut importer = Importer::new(store, false);
+        for number in place_of(store)..PAGES {
+            let lines = page(number);
+            let texts: Vec<&[u8]> = lines.lines().map(str::as_bytes).collect();
+            let options = DecodeOptions::new(Arc::clone(store.ids()));
+            let parsed = ingest::decode_each(texts.into_iter(), lines.len(), &options).unwrap();
+            importer.push(parsed).map_err(|error| error.to_string())?;
+            importer.mark("source", "collection", (number + 1).to_string());
+            // Some commits hold two pages.
+            if number % 2 == 1 {
+                importer.commit().map_err(|error| error.to_string())?;
+                store.merge_tail().map_err(|error| error.to_string())?;
+            }
+        }
+        importer.finish().map(|_| ()).map_err(|error| error.to_string())
+    };
+    let options = |folder: &tempfile::TempDir| StoreOptions {
+        location: folder.path().to_string_lossy().into_owned(),
+        license_id: Some("test".to_owned()),
+        snapshots_kept_s: 0,
+        ..StoreOptions::default()
+    };
+    let whole = tempfile::tempdir().unwrap();
+    let whole = Store::open_or_create(options(&whole)).unwrap();
+    fetch(&whole).unwrap();
+    let expected = (whole.reload().unwrap().live_rows(), whole.reload().unwrap().waiting_rows());
+    for death in [Death::Before, Death::After] {
+        let mut deaths = 0;
+        loop {
+            let folder = tempfile::tempdir().unwrap();
+            Store::open_or_create(options(&folder)).unwrap();
+            let storage = fs::open(&options(&folder).location).unwrap();
+            let steps = Arc::new(AtomicI64::new(deaths));
+            let mortal = Mortal { folder: storage, steps: Arc::clone(&steps), death };
+            let mortal = Store::open_at(Arc::new(mortal), options(&folder), Box::new(Timestamp::now)).unwrap();
+            let result = fetch(&mortal);
+            drop(mortal);
+            let found = Store::open(options(&folder)).unwrap();
+            let place = place_of(&found);
+            let held = found.reload().unwrap().live_rows();
+            // What lies behind the place may be there already; what lies before it must be.
+            assert!(held as usize >= 10 * place, "{death:?} step {deaths}: {held} rows at {place}");
+            assert!(place > 0 || held == 0, "{death:?} step {deaths}: rows without their place");
+            fetch(&found).unwrap();
+            let snapshot = found.reload().unwrap();
+            assert_eq!((snapshot.live_rows(), snapshot.waiting_rows()), expected, "after {death:?} step {deaths}");
+            assert_eq!(place_of(&found), PAGES);
+            let check = found.check(|_| ()).unwrap();
+            assert!(check.problems.is_empty(), "{death:?} step {deaths}: {:?}", check.problems);
+            if steps.load(Ordering::SeqCst) > 0 {
+                result.unwrap();
+                break;
+            }
+            deaths += 1;
+        }
+        assert!(deaths > 10, "only {deaths} steps");
+    }
+    // Whoever else writes, the place stays.
+    import(&whole, &domains(0..3, 3)).unwrap();
+    whole.compact(&CompactOptions { all: true, history_s: Some(0), ..CompactOptions::default() }).unwrap();
+    whole.merge_tail().unwrap();
+    assert_eq!(place_of(&whole), PAGES);
+}
+
+/// Nothing but a place is a version, too; the same place again is none; and what is forgotten is gone.
+#[test]
+fn places_are_versions_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = StoreOptions { location: folder.path().to_string_lossy().into_owned(), ..StoreOptions::default() };
+    let store = Store::open_or_create(options).unwrap();
+    let set = |place: &str| {
+        let mut importer = Importer::new(&store, false);
+        importer.mark("s", "c", place.to_owned());
+        importer.finish().unwrap();
+        store.reload().unwrap().version()
+    };
+    assert_eq!([set("1"), set("1"), set("2")], [1, 1, 2]);
+    let mut dry = Importer::new(&store, true);
+    dry.mark("s", "c", "3".to_owned());
+    dry.finish().unwrap();
+    assert_eq!(store.reload().unwrap().manifest().places["s"]["c"], "2");
+    let forget = |collection: Option<&str>| {
+        let mut writer = store.writer().unwrap();
+        writer.forget_places("s", collection);
+        writer.publish().unwrap().manifest().places.clone()
+    };
+    let mut importer = Importer::new(&store, false);
+    importer.mark("s", "d", "1".to_owned());
+    importer.finish().unwrap();
+    assert_eq!(forget(Some("x")).get("s").map(|places| places.len()), Some(2));
+    assert_eq!(forget(Some("c")).get("s").map(|places| places.len()), Some(1));
+    assert!(forget(None).is_empty());
+}
+
 /// Who lets the lock go and wants it again at once comes behind whoever waited.
 #[test]
 fn a_waiting_writer_is_next() {

@@ -18,6 +18,7 @@ mod interop;
 mod paging;
 mod relationships;
 mod rights;
+mod sources;
 mod store;
 mod support;
 mod tidy;

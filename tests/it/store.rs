@@ -507,3 +507,56 @@ fn native_objects_come_back_as_they_came() {
         assert_eq!(&served[object["id"].as_str().unwrap()], object);
     }
 }
+
+/// An object is of every source that ever brought it, in whatever version and order.
+#[test]
+fn an_object_is_of_all_its_sources() {
+    let temp = temp_store();
+    let store = &temp.store;
+    let malware = |day: u8, name: &str| {
+        json!({
+            "type": "malware", "spec_version": "2.1", "id": "malware--5a9d7a3c-7f6f-4b5e-9d2c-111111111111",
+            "created": "2024-01-01T00:00:00.000Z", "modified": format!("2024-01-0{day}T00:00:00.000Z"), "name": name,
+            "is_family": false,
+        })
+    };
+    let bring = |source: &str, object: &serde_json::Value| {
+        let mut options = DecodeOptions::new(Arc::clone(store.ids()));
+        options.default_source = Some(source.to_owned());
+        let text = object.to_string();
+        let parsed = ingest::decode_each(std::iter::once(text.as_bytes()), text.len(), &options).unwrap();
+        let mut importer = Importer::new(store, false);
+        assert!(importer.push(parsed).unwrap().is_empty());
+        let summary = importer.finish().unwrap();
+        (summary.new, summary.changed, summary.unchanged)
+    };
+    let steps = [
+        ("A", malware(2, "x"), (1, 0, 0), "A", malware(2, "x")),
+        ("B", malware(2, "x"), (0, 1, 0), "A B", malware(2, "x")),
+        ("A", malware(2, "x"), (0, 0, 1), "A B", malware(2, "x")),
+        ("B", malware(2, "x"), (0, 0, 1), "A B", malware(2, "x")),
+        ("A", malware(3, "y"), (0, 1, 0), "A B", malware(3, "y")),
+        ("B", malware(3, "y"), (0, 0, 1), "A B", malware(3, "y")),
+        // An older version that another source has: it is in the history already, and the newest is of that source, too.
+        ("C", malware(2, "x"), (1, 1, 0), "A B C", malware(3, "y")),
+        ("C", malware(2, "x"), (0, 0, 1), "A B C", malware(3, "y")),
+        ("D", malware(1, "w"), (1, 1, 0), "A B C D", malware(3, "y")),
+        ("D", malware(1, "w"), (0, 0, 1), "A B C D", malware(3, "y")),
+        // The same version with other words: what came last counts.
+        ("B", malware(3, "z"), (0, 1, 0), "A B C D", malware(3, "z")),
+        ("E", malware(4, "z"), (0, 1, 0), "A B C D E", malware(4, "z")),
+    ];
+    for (step, (source, object, counts, sources, served)) in steps.into_iter().enumerate() {
+        assert_eq!(bring(source, &object), counts, "step {step}");
+        for name in ["A", "B", "C", "D", "E"] {
+            let feed = OneCollection::new(store, &spec(name, &format!("sourceBrands:{name}")));
+            let found = feed.walk(Shape::Objects, &Filters::default(), None);
+            let expected: &[serde_json::Value] = match sources.split(' ').any(|source| source == name) {
+                true => std::slice::from_ref(&served),
+                false => &[],
+            };
+            assert_eq!(found, expected, "step {step}, source {name}");
+        }
+    }
+    assert!(store.check(|_| ()).unwrap().problems.is_empty());
+}

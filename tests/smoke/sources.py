@@ -2,13 +2,11 @@
 """Fetches from the TAXII servers that others wrote, as they come from PyPI: OpenTAXII 0.9.3 (1.0, 1.1), medallion 1.1.0
 (2.0), medallion 3 (2.1), and from taxiway itself.
 
-    python3 tests/smoke/sources.py DRIVER [--taxiway BINARY] [--venvs FOLDER] [--only NAME]
+    python3 tests/smoke/sources.py BINARY [--venvs FOLDER] [--only NAME]
 
-DRIVER is a program that fetches: called with one argument, a JSON object (`url`, `version`, `user`, `password`,
-`login`, `token`, `ca`, `cert`, `key`, `pass`, `proxy`, `page_size`, `preview`, `collection`, `place`, `stop_after`, `out`), it
-prints JSON lines: what it connected to, the collections, a line for each page with `objects` and `place`, at the end `done`.
-`examples/fetch.rs` is one. Every server gets known content; what arrives has to be exactly that, at page sizes from one to
-all, when going on from every place on the way, and after additions.
+Every server gets known content; what `taxiway source fetch` brings into a store has to be exactly that, at page sizes from one
+to all, when going on from every place on the way, after additions, after SIGKILL at any moment, and when the server dies half-way;
+through proxies, and with client certificates.
 """
 
 import argparse
@@ -33,9 +31,11 @@ SERVERS = {
     "opentaxii": ["opentaxii==0.9.3", "cabby==0.1.23", "sqlalchemy<2", "werkzeug<3", "flask<3", "setuptools<80"],
     "medallion-1": ["medallion==1.1.0", "setuptools<80"],
     "medallion-3": ["medallion==3.0.0", "setuptools<80"],
+    "proxies": ["pproxy==2.7.9"],
 }
 
 USER, PASSWORD = "ann", "pass-word-1"
+SCRATCH = tempfile.mkdtemp(prefix="sources-")
 FAILURES = []
 PASSED = 0
 
@@ -84,28 +84,88 @@ def process(command, port, **options):
 
 
 class Fetch:
-    """One job of the driver."""
+    """One `taxiway source fetch`, into a store of its own or a copy of another one, and what it brought."""
 
-    def __init__(self, driver, **job):
-        job.setdefault("out", tempfile.mktemp())
-        done = subprocess.run([driver, json.dumps(job)], capture_output=True, text=True, timeout=600)
-        self.lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-        self.stderr = done.stderr
-        self.pages = [line for line in self.lines if "place" in line]
-        self.errors = [line["error"] for line in self.lines if "error" in line]
-        self.version = next((line["version"] for line in self.lines if "version" in line), None)
-        self.collections = next((line["collections"] for line in self.lines if "collections" in line), [])
-        self.place = self.pages[-1]["place"] if self.pages else None
-        self.repeated = sum(page.get("facts", page).get("repeated", 0) for page in self.pages)
-        self.text = ""
-        if os.path.exists(job["out"]):
-            self.text = Path(job["out"]).read_text()
-            os.unlink(job["out"])
-        self.objects = [json.loads(line) for line in self.text.splitlines() if line.strip()]
-        assert PASSWORD not in done.stdout + done.stderr, "the password is shown"
+    def __init__(self, binary, place=None, **job):
+        self.folder = Path(tempfile.mkdtemp(prefix="fetch-", dir=SCRATCH))
+        self.said = ""
+        if place:
+            shutil.copytree(place, self.folder, dirs_exist_ok=True)
+        self.binary, self.errors, self.report, self.collections, self.previews = binary, [], {}, [], {}
+        before = set(self.held()) if place else set()
+        options = options_of(job)
+        if place:
+            options = ["edit", "Feed", "--url", job["url"], "--no-limits", *options]
+        else:
+            options = ["add", "Feed", job["url"], *options]
+        if job.get("stop_after"):
+            options += ["--objects-per-fetch", (job["stop_after"] - 1) * job.get("page_size", 1) + 1]
+        self.cli(*options, secrets=secrets_of(job))
+        if job.get("preview"):
+            for look in self.json("collections", "Feed", "--preview", job["preview"]).get("previews", []):
+                self.previews[look["title"]] = len(look["objects"]) if "objects" in look else look
+        elif "collection" in job:
+            self.reports = self.json("fetch", "Feed")
+            self.report = self.reports[0] if self.reports else {}
+            self.errors += [text for text in [self.report.get("error")] if text]
+        else:
+            found = self.json("test", "Feed")
+            self.report = found if isinstance(found, dict) else {}
+        listed = self.cli("collections", "Feed", "--output", "json")
+        if listed.stdout.startswith("["):
+            self.collections = json.loads(listed.stdout)
+        elif not self.errors:
+            self.errors.append(listed.stderr)
+        self.version = self.report.get("version")
+        self.place = self.folder
+        self.rows = self.held()
+        self.count = self.report.get("objects", 0)
+        self.objects = [row for name, row in self.rows.items() if name not in before]
+        assert PASSWORD not in self.said, "the password is shown"
+
+    def cli(self, *arguments, secrets=None):
+        done = server.run(self.binary, "source", *arguments, "--store", self.folder / "store", cwd=self.folder,
+                          env={**os.environ, **(secrets or {})}, timeout=600, stdin=subprocess.DEVNULL)
+        self.said += done.stdout + done.stderr
+        return done
+
+    def json(self, *arguments):
+        done = self.cli(*arguments, "--output", "json")
+        if not done.stdout.strip():
+            self.errors.append(done.stderr.strip())
+            return {}
+        return json.loads(done.stdout)
+
+    def held(self):
+        """What the store has of the source, by the text of each record."""
+        done = server.run(self.binary, "query", 'sourceBrands:"Feed"', "--store", self.folder / "store", "--output", "json",
+                          "--columns", "value,kind,document")
+        rows = {}
+        for line in done.stdout.splitlines():
+            row = json.loads(line)
+            document = json.loads(row.get("document") or "{}")
+            row["id"] = document.get("id")
+            rows[row["id"] or row["value"]] = row
+        return rows
 
     def ids(self, key="id"):
         return sorted(thing[key] for thing in self.objects)
+
+
+def options_of(job):
+    """What the command is to be told of a source."""
+    options = ["--attempts", "2"]
+    for name, option in [("version", "--taxii"), ("user", "--user"), ("login", "--login-url"), ("ca", "--ca"),
+                         ("cert", "--certificate"), ("key", "--private-key"), ("proxy", "--proxy"),
+                         ("page_size", "--page-size"), ("collection", "--collection")]:
+        if name in job:
+            options += [option, str(job[name])]
+    return options + (["--passphrase"] if "pass" in job else [])
+
+
+def secrets_of(job):
+    names = [("password", "TAXIWAY_SOURCE_PASSWORD"), ("token", "TAXIWAY_SOURCE_TOKEN"), ("pass", "TAXIWAY_SOURCE_PASSPHRASE")]
+    return {variable: job[name] for name, variable in names if name in job}
 
 
 def walks(name, driver, key, wanted, page_sizes, **job):
@@ -114,16 +174,14 @@ def walks(name, driver, key, wanted, page_sizes, **job):
         fetch = Fetch(driver, page_size=size, **job)
         expect(f"{name}, pages of {size}: errors", fetch.errors, [])
         expect(f"{name}, pages of {size}", sorted(set(fetch.ids(key))), wanted)
-        expect(f"{name}, pages of {size}: none twice", len(fetch.objects), len(wanted))
-        if not fetch.pages:
-            continue
+        expect(f"{name}, pages of {size}: none twice", fetch.count, len(wanted))
         again = Fetch(driver, page_size=size, place=fetch.place, **job)
-        expect(f"{name}, pages of {size}: again", (again.errors, len(again.objects)), ([], 0))
+        expect(f"{name}, pages of {size}: again", (again.errors, len(again.objects), again.report.get("new")), ([], 0, 0))
     size = page_sizes[-1]
     for stop in range(1, 3):
         first = Fetch(driver, page_size=size, stop_after=stop, **job)
         rest = Fetch(driver, page_size=size, place=first.place, **job)
-        both = sorted(set(first.ids(key)) | set(rest.ids(key)))
+        both = sorted(row[key] for row in rest.rows.values())
         expect(f"{name}, stopped after page {stop} of {size} each", (rest.errors, both), ([], wanted))
 
 
@@ -198,8 +256,7 @@ def medallion(folder, driver, python, version, count=31):
         walks(name, driver, "id", wanted, [100, 20, 7, 1], **job)
         walks(name, driver, "id", [], [10], **{**job, "collection": "Empty"})
         look = Fetch(driver, url=discovery, preview=5, **login)
-        seen = {line["preview"]: line.get("count", line) for line in look.lines if "preview" in line}
-        expect(f"{name}: preview", seen, {"Full": 5, "Empty": 0})
+        expect(f"{name}: preview", look.previews, {"Full": 5, "Empty": 0})
         # An addition arrives, alone.
         whole = Fetch(driver, page_size=20, **job)
         added = [stix_object(1000 + number, version) for number in range(3)]
@@ -326,13 +383,12 @@ for number in numbers:
         whole = Fetch(driver, collection="set", **job)
         expect("OpenTAXII: a data set", (whole.errors, len(whole.objects)), ([], 5))
         whole = Fetch(driver, collection="feed", **job)
-        expect("OpenTAXII: parts", len(whole.pages) >= 6, True)
+        expect("OpenTAXII: parts", whole.report.get("answers", 0) >= 6, True)
         push("feed", [200, 201])
         more = Fetch(driver, collection="feed", place=whole.place, **job)
         expect("OpenTAXII: an addition", (more.errors, more.ids("value")), ([], ["203.0.113.200", "203.0.113.201"]))
         look = Fetch(driver, preview=3, **job)
-        seen = {line["preview"]: line.get("count", line) for line in look.lines if "preview" in line}
-        expect("OpenTAXII: preview", seen, {"feed": 3, "set": 3, "empty": 0})
+        expect("OpenTAXII: preview", look.previews, {"feed": 3, "set": 3, "empty": 0})
         lost = Fetch(driver, collection="other", **job)
         expect("OpenTAXII: no such collection", any("no collection `other`" in e and "`feed`" in e for e in lost.errors), True)
 
@@ -353,26 +409,174 @@ def taxiway(folder, driver, binary, count=500):
             whole = Fetch(driver, url=f"{at}/taxii2/" if version == "2.1" else f"{at}/taxii/", version=version, collection="Domains", page_size=10_000)
             expect(f"taxiway {version}: errors", whole.errors, [])
             wanted = sorted(set(whole.ids()))
-            expect(f"taxiway {version}: as many as there are", sum(thing["type"] == "indicator" for thing in whole.objects), count)
+            expect(f"taxiway {version}: as many as there are", whole.count, len(wanted))
             walks(f"taxiway {version}", driver, "id", wanted, [1000, 100, 33], url=at, version=version, collection="Domains")
         expect("taxiway: version found", Fetch(driver, url=at).version, "2.1")
 
 
+def filled(folder, binary, count):
+    """A store of so many domains, and the configuration that serves them."""
+    feed = folder / "feed.ndjson"
+    with open(feed, "w") as out:
+        for number in range(count):
+            print(json.dumps({"indicator_type": "Domain", "value": f"d{number}.example", "score": 3}), file=out)
+    made = server.run(binary, "import", "--store", folder / "theirs", feed)
+    if made.returncode:
+        raise server.Failed(made.stderr)
+    return f'[store]\nlocation = "{folder / "theirs"}"\n[[collection]]\ntitle = "Domains"\nquery = "type:Domain"\nindicator_types = ["domain-name"]\n'
+
+
+def kills(folder, binary, count=20_000):
+    """The fetching process is killed at moments all over a fetch, then the server; in the end everything is there, once."""
+    config = filled(folder, binary, count)
+    for version in ["2.1", "2.0"]:
+        with server.serving(binary, folder, config) as at:
+            url = f"{at}/taxii2/" if version == "2.1" else f"{at}/taxii/"
+            job = {"url": url, "version": version, "collection": "Domains", "page_size": 500}
+            whole = Fetch(binary, **job)
+            expect(f"kills {version}: a whole fetch", (whole.errors, whole.count), ([], len(whole.rows)))
+            again = Fetch(binary, place=whole.place, **job)
+            expect(f"kills {version}: again", (again.errors, again.count), ([], 0))
+            fetch = Fetch(binary, **{**job, "collection": "nothing there"})
+            fetch.cli("edit", "Feed", "--collection", "Domains")
+            killed, longest = 0, whole.report["seconds"]
+            for number in range(12):
+                with subprocess.Popen([binary, "source", "fetch", "Feed", "--store", fetch.folder / "store"],
+                                      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        child.wait(0.05 + longest * number / 40)
+                    killed += child.poll() is None
+                    child.kill()
+                check = server.run(binary, "check", "--store", fetch.folder / "store")
+                expect(f"kills {version}: the store after kill {number}: {check.stderr}", check.returncode, 0)
+            expect(f"kills {version}: some were killed", killed > 3, True)
+            last = fetch.json("fetch", "Feed")[0]
+            expect(f"kills {version}: the rest comes", (last["outcome"], fetch.held().keys()), ("completed", whole.rows.keys()))
+            rows = server.run(binary, "info", "--store", fetch.folder / "store", "--output", "json")
+            expect(f"kills {version}: no row twice", json.loads(rows.stdout)["store"]["records"], len(whole.rows))
+        # The server dies instead: what came is kept, and said; with a new server the rest comes.
+        fetch = Fetch(binary, **{**job, "url": "http://127.0.0.1:9/"})
+        expect(f"kills {version}: no server", any("no answer from" in text for text in fetch.errors), True)
+        process_, offset = server.start(binary, folder, config)
+        with process_:
+            at = server.address(process_, folder, offset)
+            path = "taxii2" if version == "2.1" else "taxii"
+            fetch.cli("edit", "Feed", "--url", f"{at}/{path}/", "--requests-per-minute", "600", "--attempts", "1")
+            with subprocess.Popen([binary, "source", "fetch", "Feed", "--store", fetch.folder / "store", "--output", "json"],
+                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+                time.sleep(1.5)
+                process_.kill()
+                report = json.loads(child.communicate()[0])[0]
+        expect(f"kills {version}: a server that dies", (report["outcome"], 0 < len(fetch.held()) < count), ("failed", True))
+        expect(f"kills {version}: what came is kept", report["new"], len(fetch.held()))
+        with server.serving(binary, folder, config) as at:
+            fetch.cli("edit", "Feed", "--url", f"{at}/{path}/", "--no-limits")
+            last = fetch.json("fetch", "Feed")[0]
+            expect(f"kills {version}: the rest after that", (last["outcome"], fetch.held().keys()), ("completed", whole.rows.keys()))
+            expect(f"kills {version}: and no more than the rest", last["objects"] < count, True)
+
+
+def proxies(folder, binary, python):
+    """Through proxies of each kind, with and without users."""
+    config = filled(folder, binary, 50)
+    with server.serving(binary, folder, config) as at:
+        for scheme, listen, user in [("http", "http", None), ("socks5", "socks5", None), ("socks5h", "socks5", None),
+                                     ("http", "http", "bob:secret-2"), ("socks5", "socks5", "bob:secret-2")]:
+            port = free_port()
+            served = f"{listen}://127.0.0.1:{port}" + (f"#{user}" if user else "")
+            log = open(folder / "proxy.log", "ab")
+            with log, process([python, "-m", "pproxy", "-l", served, "-v"], port, log=log):
+                job = {"url": at, "collection": "Domains", "proxy": f"{scheme}://127.0.0.1:{port}"}
+                name = f"proxy {scheme}{' with a user' if user else ''}"
+                if user:
+                    wrong = Fetch(binary, **job)
+                    expect(f"{name}: without", (len(wrong.errors), len(wrong.rows)), (1, 0))
+                    print(" ", name, "without:", wrong.errors[0][:300])
+                    wrong.cli("edit", "Feed", "--proxy", job["proxy"], "--proxy-user", "bob",
+                              secrets={"TAXIWAY_SOURCE_PROXY_PASSWORD": "secret-2"})
+                    report = wrong.json("fetch", "Feed")[0]
+                    expect(name, (report["outcome"], len(wrong.held())), ("completed", report["objects"]))
+                    expect(f"{name}: the password is not shown", "secret-2" in wrong.said, False)
+                else:
+                    through = Fetch(binary, **job)
+                    expect(name, (through.errors, through.count > 50), ([], True))
+        gone = Fetch(binary, url=at, collection="Domains", proxy=f"http://127.0.0.1:{port}")
+        expect("proxy that is gone", any("no answer" in text for text in gone.errors), True)
+        print("  proxy that is gone:", gone.errors[0][:300])
+
+
+def certificates(folder, binary):
+    """A server that wants a client certificate: all that can be wrong, and what is said of it."""
+
+    def openssl(*arguments):
+        done = server.run("openssl", *arguments, cwd=folder)
+        if done.returncode:
+            raise server.Failed(done.stderr)
+
+    for name in ["ca", "other"]:
+        openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.pem", "-days", "2",
+                "-subj", f"/CN={name} authority")
+    (folder / "server.ext").write_text("subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth\n")
+    (folder / "client.ext").write_text("extendedKeyUsage=clientAuth\n")
+    (folder / "index.txt").write_text("")
+    (folder / "serial").write_text("01")
+    (folder / "ca.cnf").write_text("[ca]\ndefault_ca=d\n[d]\ndatabase=index.txt\nserial=serial\nnew_certs_dir=.\ndefault_md=sha256\n"
+                                   "policy=p\nunique_subject=no\n[p]\ncommonName=supplied\n")
+    long_ago = ["-startdate", "20200101000000Z", "-enddate", "20200102000000Z"]
+    for name, extension, dates in [("server", "server.ext", ["-days", "1"]), ("client", "client.ext", ["-days", "1"]),
+                                   ("expired", "server.ext", long_ago), ("old-client", "client.ext", long_ago)]:
+        openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        openssl("ca", "-batch", "-notext", "-config", "ca.cnf", "-cert", "ca.pem", "-keyfile", "ca.key", "-in", f"{name}.csr",
+                "-out", f"{name}.pem", "-extfile", extension, *dates)
+    openssl("pkcs8", "-topk8", "-v2", "aes-256-cbc", "-in", "client.key", "-out", "client.enc", "-passout", "pass:right-one")
+    config = filled(folder, binary, 50)
+    mutual = f'[tls]\ncert = "{folder}/server.pem"\nkey = "{folder}/server.key"\nclient_ca = "{folder}/ca.pem"\nclient_auth = "required"\n'
+    ours = {"collection": "Domains", "ca": folder / "ca.pem", "cert": folder / "client.pem", "key": folder / "client.key"}
+    sealed = {**ours, "key": folder / "client.enc"}
+    cases = [
+        ("all right", ours, None),
+        ("an encrypted key", {**sealed, "pass": "right-one"}, None),
+        ("the wrong passphrase", {**sealed, "pass": "wrong-one"}, "passphrase"),
+        ("no passphrase", sealed, "passphrase"),
+        ("no client certificate", {"collection": "Domains", "ca": folder / "ca.pem"}, "certificate"),
+        ("the wrong authority", {**ours, "ca": folder / "other.pem"}, "trust"),
+        ("the system's authorities", {**{key: ours[key] for key in ["collection", "cert", "key"]}}, "trust"),
+        ("an expired client certificate", {**ours, "cert": folder / "old-client.pem", "key": folder / "old-client.key"}, "expired"),
+        ("the key of another certificate", {**ours, "key": folder / "other.key"}, "key"),
+        ("no such file", {**ours, "cert": folder / "missing.pem"}, "missing.pem"),
+    ]
+    with server.serving(binary, folder, config + mutual) as at:
+        for name, job, said in cases:
+            fetch = Fetch(binary, url=at, **job)
+            if said is None:
+                expect(f"certificates, {name}", (fetch.errors, fetch.count > 50), ([], True))
+            else:
+                expect(f"certificates, {name}", (len(fetch.rows), said in " ".join(fetch.errors).lower()), (0, True))
+                print(f"  {name}: {fetch.errors[0][:300] if fetch.errors else 'NOTHING'}")
+            expect(f"certificates, {name}: no secret is said", "right-one" in fetch.said or "wrong-one" in fetch.said, False)
+    expired = f'[tls]\ncert = "{folder}/expired.pem"\nkey = "{folder}/expired.key"\n'
+    with server.serving(binary, folder, config + expired) as at:
+        fetch = Fetch(binary, url=at, collection="Domains", ca=folder / "ca.pem")
+        expect("certificates, an expired server", (len(fetch.rows), "expired" in " ".join(fetch.errors)), (0, True))
+        print(f"  an expired server: {fetch.errors[0][:300] if fetch.errors else 'NOTHING'}")
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("driver")
-    arguments.add_argument("--taxiway")
+    arguments.add_argument("binary")
     arguments.add_argument("--venvs", type=Path, default=Path("target/sources"))
     arguments.add_argument("--only")
     arguments = arguments.parse_args()
-    driver = os.path.abspath(arguments.driver)
+    driver = os.path.abspath(arguments.binary)
     tests = {
         "opentaxii": lambda folder: opentaxii(folder, driver, venv(arguments.venvs, "opentaxii")),
         "medallion-1": lambda folder: medallion(folder, driver, venv(arguments.venvs, "medallion-1"), "2.0"),
         "medallion-3": lambda folder: medallion(folder, driver, venv(arguments.venvs, "medallion-3"), "2.1"),
+        "taxiway": lambda folder: taxiway(folder, driver, driver),
+        "kills": lambda folder: kills(folder, driver),
+        "proxies": lambda folder: proxies(folder, driver, venv(arguments.venvs, "proxies")),
+        "certificates": lambda folder: certificates(folder, driver),
     }
-    if arguments.taxiway:
-        tests["taxiway"] = lambda folder: taxiway(folder, driver, os.path.abspath(arguments.taxiway))
     for name, test in tests.items():
         if arguments.only in (None, name):
             folder = Path(tempfile.mkdtemp(prefix="sources-"))
@@ -383,6 +587,7 @@ def main():
                 FAILURES.append(f"{name}: {failed}")
                 print("FAILED", name, failed, flush=True)
             print(f"{name} done: {PASSED} right, {len(FAILURES)} wrong so far", flush=True)
+    shutil.rmtree(SCRATCH, ignore_errors=True)
     return 1 if FAILURES else 0
 
 
