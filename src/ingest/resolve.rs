@@ -425,6 +425,7 @@ fn against_snapshot(
                     } else if said[this].has_source() {
                         // Two rows: the newer version, which is now of this source too, and the older one in the history.
                         out.changed += 1;
+                        out.new += 1;
                         supersede(&mut out, this, (*segment, *row));
                         picks.push((3, this));
                         keys.push(rows.keys[at]);

@@ -259,6 +259,9 @@ fn paged(objects: usize, trouble: impl Fn(usize) -> Option<u16> + Send + Sync + 
         match path {
             "/taxii2/" => said(json!({ "title": "t", "default": "/root/", "api_roots": ["/root/"] })),
             "/root/" => said(json!({ "title": "r", "versions": [TAXII_21], "max_content_length": 1000 })),
+            "/root/collections/c1/" => {
+                said(json!({ "id": "c1", "title": "One", "can_read": true, "can_write": false }))
+            }
             "/root/collections/" => said(json!({ "collections": [
                 { "id": "c1", "title": "One", "can_read": true, "can_write": false, "media_types": ["application/stix+json;version=2.1"] },
                 { "id": "c2", "title": "Hidden", "can_read": false, "can_write": false },
