@@ -122,6 +122,12 @@ fn doubts_of_access(config: &Config, admission: &Admission) -> Vec<String> {
             }
         }
     }
+    // On the admin listener, those without credentials are let in where they are named.
+    for name in config.serve.admin.manage.iter().flatten().filter(|name| *name != ANONYMOUS) {
+        if let Some(doubt) = doubt_of_name(name, admission) {
+            doubts.push(format!("`{name}` in `admin.manage` {doubt}"));
+        }
+    }
     for spec in config.collections.iter().filter(|spec| spec.inbox && spec.access.write.is_none()) {
         for root in roots_of(&config.serve, &spec.api_roots).filter(|root| root.access.write.is_none()) {
             if spec.access.read.is_some() || root.access.read.is_some() {

@@ -48,7 +48,15 @@ impl Place {
         // Whether a server is open to all, or in the clear, follows from several settings: nothing can be said when one is
         // unreadable.
         let sound = examined.problems.is_empty();
-        let follows = |error: &StartError| matches!(error, StartError::OpenToAll { .. } | StartError::PlainHttp { .. });
+        let follows = |error: &StartError| {
+            matches!(
+                error,
+                StartError::OpenToAll { .. }
+                    | StartError::PlainHttp { .. }
+                    | StartError::ManagedByAll { .. }
+                    | StartError::PlainManagement { .. }
+            )
+        };
         let errors = errors.iter().filter(|error| sound || !follows(error));
         examined.problems.extend(errors.map(|error| Problem { place: Spot::Whole, text: sentence(error) }));
         Err(Problems { file: examined.config.file, problems: examined.problems }.into())

@@ -21,7 +21,7 @@ use crate::inbox::{Inbox, InboxError, InboxOptions};
 use crate::ingest::{self, DecodeOptions, Importer, Input};
 use crate::serve::auth::{Admission, Anonymous};
 use crate::serve::{
-    ApiRoot, App, Bound, Live, Probe, StartError, StoreState, bind, on_hangup, roots_of, shutdown_signal,
+    ApiRoot, App, Bound, Live, Management, Probe, StartError, StoreState, bind, on_hangup, roots_of, shutdown_signal,
 };
 use crate::store::{Compactor, Store, StoreError};
 
@@ -79,6 +79,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<Outcome, CliError> {
     let _compactor = config.store.compaction.then(|| Compactor::start(&store)).transpose()?;
     let scheduler = Scheduler::new(&store, registry, config.sources.at_once, config.sources.enabled);
     live.watch_sources(Arc::clone(&scheduler));
+    live.manage(Management::open(Arc::clone(&scheduler))?);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("io").build()?;
     announce(&config, &admission, &store, &feed, &bound)?;
     announce_sources(&scheduler)?;
@@ -376,6 +377,9 @@ fn announce(
     }
     if let Some(admin) = bound.admin_url() {
         writeln!(out, "monitoring {admin}/metrics, /ready and /health")?;
+        if config.serve.admin.manage.is_some() {
+            writeln!(out, "management {admin}/configapi/… and /monitorapi/…")?;
+        }
     }
     out.flush()?;
     Ok(())

@@ -2,6 +2,7 @@
 
 mod definition;
 pub(crate) mod disk;
+pub mod files;
 mod log;
 mod registry;
 mod run;

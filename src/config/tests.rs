@@ -69,6 +69,7 @@ fn the_example_holds_every_setting() {
         "xsoar_collections",
         "tls",
         "auth",
+        "admin",
         "cors",
         "limits",
         "cache",

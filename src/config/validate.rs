@@ -22,7 +22,7 @@ use crate::render::envelope::EmptyList;
 use crate::render::{ExtensionFields, IndicatorTypes, Profile, StixVersion};
 use crate::serve::options::ApiRoot;
 use crate::serve::options::{parse_api_root, parse_base_url, parse_origin};
-use crate::serve::{AuthOptions, ClientAuth, Cors, Limits, Options as ServeOptions, TlsFiles};
+use crate::serve::{AdminOptions, AuthOptions, ClientAuth, Cors, Limits, Options as ServeOptions, TlsFiles};
 
 /// Most objects in a page that may be configured: what one request can ask of the server has to end somewhere.
 const MAX_PAGE_SIZE: u64 = 10_000_000;
@@ -60,6 +60,8 @@ pub(super) fn validate(tree: &Tree, folder: &Path) -> (Config, Vec<Problem>) {
     let api_roots = reader.api_roots(taxii.api_root, root.sections("api_root"));
     let auth = reader.auth(root.section("auth"), &store);
     let (tls, hsts) = reader.tls(root.section("tls"));
+    let admin_listen = root.parsed("admin_listen", parse_listen).map(value);
+    let admin = reader.admin(root.section("admin"), admin_listen.is_some(), tls.is_some());
     let limits = reader.limits(root.section("limits"));
     let cache = reader.cache(root.section("cache"));
     let (log, audit) = reader.log(root.section("log"));
@@ -78,9 +80,10 @@ pub(super) fn validate(tree: &Tree, folder: &Path) -> (Config, Vec<Problem>) {
     let defaults = ServeOptions::default();
     let serve = ServeOptions {
         listen: root.parsed("listen", parse_listen).map_or(defaults.listen, value),
-        admin_listen: root.parsed("admin_listen", parse_listen).map(value),
+        admin_listen,
         plain_http_off_loopback: root.flag("plain_http_off_loopback").is_some_and(value),
         admin_off_loopback: root.flag("admin_off_loopback").is_some_and(value),
+        admin,
         trusted_proxies: reader.networks(&mut root, "trusted_proxies"),
         cors: reader.cors(root.section("cors")),
         base_url: root.parsed("base_url", parse_base_url).map(value),
@@ -338,6 +341,28 @@ impl Reader<'_> {
             users: section.filled("users").map_or_else(|| store.location.join("users.json"), |path| self.path(path)),
             anonymous: section.flag("anonymous").map(value),
             anonymous_off_loopback: section.flag("anonymous_off_loopback").is_some_and(value),
+        };
+        section.finish();
+        options
+    }
+
+    /// What there is on the admin listener besides monitoring.
+    fn admin(&self, mut section: Section<'_>, listens: bool, has_tls: bool) -> AdminOptions {
+        let defaults = AdminOptions::default();
+        let (manage_place, tls) = (section.place_of("manage"), section.flag("tls"));
+        if let Some(place) = manage_place.filter(|_| !listens) {
+            self.problems
+                .add(&place, "`admin.manage` needs a listener; set `admin_listen`, such as \"127.0.0.1:9001\"");
+        }
+        if let Some(Located { value: true, place }) = &tls
+            && !has_tls
+        {
+            self.problems.add(place, "`admin.tls` needs a certificate; set `tls.cert` and `tls.key`");
+        }
+        let options = AdminOptions {
+            manage: self.names(&mut section, "admin", "manage"),
+            tls: tls.is_some_and(value),
+            package_bytes: section.count("package_bytes", MAX_BODY_BYTES).map_or(defaults.package_bytes, value),
         };
         section.finish();
         options

@@ -1,13 +1,15 @@
-//! The admin listener: `/health`, `/ready` and `/metrics`, on a socket of its own.
+//! The admin listener: `/health`, `/ready` and `/metrics`, for everyone who can reach it, and the management API for those it
+//! is for; on a socket of its own.
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{OriginalUri, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
+use tower::ServiceExt;
 
 use crate::serve::reload::Live;
 use crate::serve::sources;
@@ -38,8 +40,17 @@ pub(super) fn admin(live: Arc<Live>) -> Router {
         .route("/health", get(async || plain(StatusCode::OK, "ok")))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
+        .route("/configapi/{*rest}", any(managed))
+        .route("/monitorapi/{*rest}", any(managed))
         .fallback(async || plain(StatusCode::NOT_FOUND, "here are /health, /ready and /metrics"))
         .with_state(live)
+}
+
+/// The management API, as the configuration has it now.
+async fn managed(State(live): State<Arc<Live>>, OriginalUri(uri): OriginalUri, mut request: Request) -> Response {
+    *request.uri_mut() = uri;
+    let Ok(response) = live.management_routes().oneshot(request).await;
+    response
 }
 
 fn plain(status: StatusCode, text: &str) -> Response {

@@ -41,13 +41,14 @@ const FIRST_BYTES: u64 = 16 * 1024;
 /// The whole body, decompressed as `headers` say. Its memory counts towards `limits.bodies_bytes` until the last clone of
 /// it is gone. Errors: larger than `limits.body_bytes`, too slow, cut off, badly compressed, or no room for it now.
 pub(super) async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes, ServeError> {
+    read_at_most(app, headers, body, app.options.limits.body_bytes).await
+}
+
+/// The same with a limit of its own in the place of `limits.body_bytes`.
+pub(super) async fn read_at_most(app: &App, headers: &HeaderMap, body: Body, most: u64) -> Result<Bytes, ServeError> {
     let limits = &app.options.limits;
-    let bounds = Bounds {
-        bytes: limits.body_bytes,
-        room: limits.bodies_bytes,
-        whole: limits.body_timeout,
-        pause: limits.header_timeout,
-    };
+    let bounds =
+        Bounds { bytes: most, room: limits.bodies_bytes, whole: limits.body_timeout, pause: limits.header_timeout };
     read_within(bounds, &app.lasting.bodies, headers, body).await
 }
 

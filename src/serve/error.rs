@@ -709,6 +709,25 @@ pub enum StartError {
         /// The address.
         address: SocketAddr,
     },
+    /// Everybody could manage.
+    #[error(
+        "`admin.manage` lets everyone manage sources, and `admin_listen`, `{address}`, can be reached from other machines; name \
+         users or groups there, or use a loopback address"
+    )]
+    ManagedByAll {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// Passwords of those who manage, and of sources, would go over the network for everyone to read.
+    #[error(
+        "`admin_listen`, `{address}`, can be reached from other machines, and passwords would go there in the clear; set \
+         `admin.tls = true` (with `tls.cert` and `tls.key`), use a loopback address, or, where a proxy does HTTPS, set \
+         `plain_http_off_loopback = true`"
+    )]
+    PlainManagement {
+        /// The address.
+        address: SocketAddr,
+    },
     /// The audit log cannot be opened.
     #[error("open the audit log `{}`", path.display())]
     Audit {

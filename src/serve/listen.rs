@@ -44,6 +44,8 @@ pub struct Bound {
     listener: TcpListener,
     address: SocketAddr,
     admin: Option<(TcpListener, SocketAddr)>,
+    /// Whether that speaks HTTPS as well.
+    admin_tls: bool,
     tls: Option<Tls>,
     limits: Limits,
     /// How often the TLS files are looked at.
@@ -73,7 +75,20 @@ pub(super) fn examine_listeners(options: &Options) -> Vec<StartError> {
     {
         errors.push(StartError::AdminReachable { address });
     }
+    if options.admin.manage.is_some() {
+        errors.extend(examine_management(options));
+    }
     errors
+}
+
+/// What would let everybody manage, or send the passwords of those who do, and of sources, in the clear.
+fn examine_management(options: &Options) -> Option<StartError> {
+    let address = options.admin_listen.filter(|address| !is_loopback(*address))?;
+    if options.admin.is_open() {
+        return Some(StartError::ManagedByAll { address });
+    }
+    let in_the_clear = !options.admin.tls && !options.plain_http_off_loopback;
+    in_the_clear.then_some(StartError::PlainManagement { address })
 }
 
 /// Takes the addresses and reads the TLS files, so that whatever is wrong with them is said before anything else starts.
@@ -84,7 +99,8 @@ pub fn bind(options: &Options) -> Result<Bound, StartError> {
     let tls = options.tls.as_ref().map(Tls::open).transpose()?;
     let (listener, address) = listener(options.listen, "listen")?;
     let admin = options.admin_listen.map(|address| self::listener(address, "admin_listen")).transpose()?;
-    Ok(Bound { listener, address, admin, tls, limits: options.limits.clone(), look_every: LOOK_EVERY })
+    let admin_tls = options.admin.tls && tls.is_some();
+    Ok(Bound { listener, address, admin, admin_tls, tls, limits: options.limits.clone(), look_every: LOOK_EVERY })
 }
 
 fn listener(address: SocketAddr, key: &'static str) -> Result<(TcpListener, SocketAddr), StartError> {
@@ -112,7 +128,8 @@ impl Bound {
 
     /// URL of the admin listener, if there is one.
     pub fn admin_url(&self) -> Option<String> {
-        self.admin.as_ref().map(|(_, address)| format!("http://{}", reachable(*address)))
+        let scheme = if self.admin_tls { "https" } else { "http" };
+        self.admin.as_ref().map(|(_, address)| format!("{scheme}://{}", reachable(*address)))
     }
 
     /// Serves until `stop` ends; then lets answers finish, for as long as [`Limits::shutdown_timeout`]. Ends at once
@@ -123,11 +140,14 @@ impl Bound {
         stop: impl Future<Output = ()> + Send,
         stop_now: impl Future<Output = ()> + Send,
     ) -> Result<(), StartError> {
-        let Self { listener, address, admin: for_admin, tls, limits, look_every } = self;
+        let Self { listener, address, admin: for_admin, admin_tls, tls, limits, look_every } = self;
         let failed = |source| StartError::Serve { address, source };
         let lasting = Arc::clone(live.lasting());
         if let Some(tls) = &tls {
             live.serves_with(tls.clone());
+        }
+        if let Some(management) = lasting.management.get() {
+            management.resume();
         }
         let handle = Handle::new();
         let serving = async {
@@ -162,7 +182,17 @@ impl Bound {
             let failed = |source| StartError::Serve { address, source };
             let server = axum_server::from_tcp(listener).map_err(failed)?;
             let guard = Guard::new(Arc::clone(&live), Most::Admin);
-            server.acceptor(guard).serve(admin::admin(Arc::clone(&live)).into_make_service()).await.map_err(failed)
+            let service = admin::admin(Arc::clone(&live)).into_make_service();
+            let served = match tls.as_ref().filter(|_| admin_tls).map(Tls::current) {
+                Some(current) => {
+                    let acceptor =
+                        RustlsAcceptor::new(current).handshake_timeout(limits.header_timeout).acceptor(guard);
+                    let acceptor = Recognising::new(acceptor, Arc::clone(&lasting.metrics));
+                    server.acceptor(acceptor).serve(service).await
+                }
+                None => server.acceptor(guard).serve(service).await,
+            };
+            served.map_err(failed)
         };
         let stopping = async {
             stop.await;

@@ -47,6 +47,20 @@ pub(super) struct Numbered {
 #[derive(Clone, Debug)]
 struct RequestId(Arc<str>);
 
+/// In an answer: the request changed, or was to change, what is managed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Managed;
+
+/// The id of a request that [`observe`] has seen.
+pub(super) fn request_id(request: &Request) -> Arc<str> {
+    request.extensions().get::<RequestId>().map_or_else(|| "".into(), |id| Arc::clone(&id.0))
+}
+
+/// Logs what failed within this server.
+pub(super) fn report_internal(cause: &str, request_id: &str) {
+    tracing::error!(request_id, error = cause, "request failed");
+}
+
 /// Outermost layer: gives the request its id, and logs it when its answer is sent or given up.
 pub(super) async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let id = RequestId(Uuid::new_v4().to_string().into());
@@ -110,7 +124,7 @@ pub(super) async fn write_errors(State(app): State<Arc<App>>, mut request: Reque
     if let Some(refusal) = negotiated.refusal {
         request.extensions_mut().insert(refusal);
     }
-    let id = request.extensions().get::<RequestId>().map_or_else(|| "".into(), |id| Arc::clone(&id.0));
+    let id = request_id(&request);
     let known = Known::default();
     request.extensions_mut().insert(known.clone());
     let mut response = next.run(request).await;
@@ -127,7 +141,7 @@ pub(super) async fn write_errors(State(app): State<Arc<App>>, mut request: Reque
 fn report(error: &ServeError, status: StatusCode, request_id: &str) {
     let cause = error.inside();
     if status == StatusCode::INTERNAL_SERVER_ERROR {
-        tracing::error!(request_id, error = cause, "request failed");
+        report_internal(&cause, request_id);
     } else if status.is_server_error() {
         tracing::warn!(request_id, error = cause, "request refused");
     } else {
@@ -167,6 +181,7 @@ pub(super) struct Record {
     status: Option<StatusCode>,
     user: Option<Identity>,
     deed: Option<Deed>,
+    managed: bool,
     first: Option<HeaderValue>,
     last: Option<HeaderValue>,
     /// Bytes of the body handed to the connection.
@@ -191,6 +206,7 @@ impl Record {
             status: None,
             user: None,
             deed: None,
+            managed: false,
             first: None,
             last: None,
             bytes: 0,
@@ -205,6 +221,7 @@ impl Record {
         self.status = Some(status);
         self.user = response.extensions_mut().remove::<Identity>();
         self.deed = response.extensions_mut().remove::<Deed>();
+        self.managed = response.extensions_mut().remove::<Managed>().is_some();
         self.first = response.headers().get(DATE_ADDED_FIRST).cloned();
         self.last = response.headers().get(DATE_ADDED_LAST).cloned();
         let refused = response.extensions_mut().remove::<Refused>();
@@ -255,6 +272,7 @@ impl Record {
         match self.status {
             Some(StatusCode::UNAUTHORIZED) if self.credentials => Some("login_failed"),
             Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS) => Some("refused"),
+            _ if self.managed => Some("manage"),
             _ => self.deed.as_ref().map(|deed| deed.action.as_str()),
         }
     }

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use crate::feed::api::{Profile, StixVersion};
 use crate::feed::collection::Access;
+use crate::serve::rights::Rule;
 
 /// Paths that TAXII discovery needs.
 const RESERVED_ROOTS: [&str; 2] = ["taxii", "taxii2"];
@@ -26,6 +27,8 @@ pub struct Options {
     pub plain_http_off_loopback: bool,
     /// The same for `admin_listen`.
     pub admin_off_loopback: bool,
+    /// What there is on the admin listener besides.
+    pub admin: AdminOptions,
     /// URL that clients see, without the final slash; `None` means: from the `Host` header of each request.
     pub base_url: Option<String>,
     /// The API roots, at least one; collections that name none are in the first.
@@ -115,6 +118,30 @@ impl TlsFiles {
     }
 }
 
+/// The management API on the admin listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminOptions {
+    /// Who may use it, as the lists of collections name people; `None`: it is not served.
+    pub manage: Option<Vec<String>>,
+    /// Whether the listener speaks HTTPS, with the certificate of [`Options::tls`].
+    pub tls: bool,
+    /// Largest package that may be uploaded.
+    pub package_bytes: u64,
+}
+
+impl Default for AdminOptions {
+    fn default() -> Self {
+        Self { manage: None, tls: false, package_bytes: 512 << 20 }
+    }
+}
+
+impl AdminOptions {
+    /// Whether whoever does not say who they are may manage.
+    pub(super) fn is_open(&self) -> bool {
+        self.manage.as_ref().is_some_and(|names| Rule::of(names).takes_everyone())
+    }
+}
+
 /// Who may come in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthOptions {
@@ -173,6 +200,7 @@ impl Default for Options {
             admin_listen: None,
             plain_http_off_loopback: false,
             admin_off_loopback: false,
+            admin: AdminOptions::default(),
             base_url: None,
             api_roots: vec![ApiRoot::new("threatintel")],
             title: None,

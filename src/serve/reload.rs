@@ -24,6 +24,7 @@ use crate::inbox::Inbox;
 use crate::serve::admin::Probe;
 use crate::serve::error::StartError;
 use crate::serve::listen::examine_listeners;
+use crate::serve::manage::{self, Management};
 use crate::serve::options::Options;
 use crate::serve::router::{App, Lasting, router};
 use crate::serve::tls::Tls;
@@ -46,6 +47,8 @@ pub struct Live {
 struct Now {
     app: Arc<App>,
     router: Router,
+    /// The management API, for the admin listener.
+    management: Router,
 }
 
 impl fmt::Debug for Live {
@@ -63,7 +66,8 @@ impl Live {
     /// The same with other routes.
     pub(super) fn with_routes(app: Arc<App>, probe: Option<Probe>, routes: fn(Arc<App>) -> Router) -> Arc<Self> {
         let lasting = Arc::clone(&app.lasting);
-        let now = RwLock::new(Now { router: routes(Arc::clone(&app)), app });
+        let management = manage::routes(Arc::clone(&app));
+        let now = RwLock::new(Now { router: routes(Arc::clone(&app)), management, app });
         let (stopping, tls, reloading) = (AtomicBool::new(false), OnceLock::new(), Mutex::new(()));
         Arc::new(Self { now, routes, lasting, probe, stopping, tls, reloading })
     }
@@ -122,7 +126,8 @@ impl Live {
             Some(app) if errors.is_empty() => {
                 app.settle_audit();
                 let router = (self.routes)(Arc::clone(&app));
-                *self.now.write() = Now { app, router };
+                let management = manage::routes(Arc::clone(&app));
+                *self.now.write() = Now { app, router, management };
                 Ok(fixed)
             }
             _ => Err(errors),
@@ -132,6 +137,16 @@ impl Live {
     /// Opens files anew that are only written to, for programs that move logs away.
     pub fn reopen_logs(&self) {
         self.lasting.reopen_audit();
+    }
+
+    /// Serves the management API from now on, on the admin listener, for those the options name.
+    pub fn manage(&self, management: Arc<Management>) {
+        let _ = self.lasting.management.set(management);
+    }
+
+    /// The management API as it is now.
+    pub(super) fn management_routes(&self) -> Router {
+        self.now.read().management.clone()
     }
 
     pub(super) fn app(&self) -> Arc<App> {
@@ -172,6 +187,10 @@ fn keep_fixed(current: &Options, new: &mut Options) -> Vec<&'static str> {
     if new.admin_listen != current.admin_listen {
         new.admin_listen = current.admin_listen;
         fixed.push("admin_listen");
+    }
+    if new.admin.tls != current.admin.tls {
+        new.admin.tls = current.admin.tls;
+        fixed.push("admin.tls");
     }
     if new.tls.is_some() != current.tls.is_some() {
         new.tls.clone_from(&current.tls);

@@ -125,7 +125,7 @@ pub(super) fn forbidden(identity: &Identity, what: &'static str) -> ServeError {
 
 /// One list of the configuration, ready to be asked.
 #[derive(Debug, Default)]
-struct Rule {
+pub(super) struct Rule {
     everyone: bool,
     users: bool,
     /// Nobody counts as a user on a server that has none and that only this machine can reach.
@@ -135,7 +135,7 @@ struct Rule {
 }
 
 impl Rule {
-    fn of(list: &[String]) -> Self {
+    pub(super) fn of(list: &[String]) -> Self {
         let mut rule = Self::default();
         for name in list {
             match name.as_str() {
@@ -160,7 +160,12 @@ impl Rule {
         Self { users: true, nobody_at_home: true, ..Self::default() }
     }
 
-    fn allows(&self, identity: &Identity) -> bool {
+    /// Whether those are named who do not say who they are.
+    pub(super) fn takes_everyone(&self) -> bool {
+        self.everyone
+    }
+
+    pub(super) fn allows(&self, identity: &Identity) -> bool {
         self.everyone
             || match identity {
                 Identity::Anonymous(nobody) => self.nobody_at_home && *nobody == Nobody::AtHome,

@@ -31,13 +31,14 @@ use crate::serve::error::{METHODS_OF_ORIGINAL, ServeError, StartError, cut, pani
 use crate::serve::inbox::{delete_object, post_objects, status};
 use crate::serve::limits::{ClientKey, Tallies, Tally, limit, limit_client, limit_head};
 use crate::serve::lists::{LISTS_PATH, list};
+use crate::serve::manage::Management;
 use crate::serve::metrics::Metrics;
 use crate::serve::negotiate::negotiate;
 use crate::serve::objects::{manifest, object, objects, versions};
 use crate::serve::observe::{observe, write_errors};
 use crate::serve::options::Options;
 use crate::serve::rate::Rates;
-use crate::serve::rights::{Current, Rights, Root, hidden};
+use crate::serve::rights::{Current, Rights, Root, Rule, hidden};
 use crate::serve::style::Style;
 
 /// Bodies up to this many bytes are not worth compressing.
@@ -53,6 +54,8 @@ pub struct App {
     /// What a reload will put in the place of the audit log, once it is sure to happen.
     next_audit: Mutex<Option<Option<Arc<Audit>>>>,
     rights: Current,
+    /// Who may manage.
+    managers: Option<Rule>,
 }
 
 /// What outlives a reload: counters of what is going on, and the audit log.
@@ -81,6 +84,8 @@ pub(super) struct Lasting {
     enricher: OnceLock<Enricher>,
     /// Fetches from other servers.
     pub(super) sources: OnceLock<Arc<Scheduler>>,
+    /// What the management API manages.
+    pub(super) management: OnceLock<Arc<Management>>,
 }
 
 impl Lasting {
@@ -116,7 +121,9 @@ impl App {
         let lasting = Arc::<Lasting>::default();
         let audit = options.audit.as_ref().map(|path| Audit::open(path, &lasting.metrics)).transpose()?;
         *lasting.audit.write() = audit.map(Arc::new);
-        Ok(Arc::new(Self { feed, options, gate, lasting, next_audit: Mutex::new(None), rights: Current::default() }))
+        let managers = options.admin.manage.as_deref().map(Rule::of);
+        let (next_audit, rights) = (Mutex::new(None), Current::default());
+        Ok(Arc::new(Self { feed, options, gate, lasting, next_audit, rights, managers }))
     }
 
     /// The same with other options. Where those say nothing new of who may come in, the gate stays, and with it what it
@@ -136,14 +143,9 @@ impl App {
             None => None,
         };
         let feed = Arc::clone(&current.feed);
-        Ok(Arc::new(Self {
-            feed,
-            options,
-            gate,
-            lasting,
-            next_audit: Mutex::new(Some(audit)),
-            rights: Current::default(),
-        }))
+        let managers = options.admin.manage.as_deref().map(Rule::of);
+        let (next_audit, rights) = (Mutex::new(Some(audit)), Current::default());
+        Ok(Arc::new(Self { feed, options, gate, lasting, next_audit, rights, managers }))
     }
 
     /// From here on the audit log is written where these options say.
@@ -166,6 +168,15 @@ impl App {
 
     pub(super) fn enricher(&self) -> Option<&Enricher> {
         self.lasting.enricher.get()
+    }
+
+    /// Who may use the management API; `None`: it is not served.
+    pub(super) fn managers(&self) -> Option<&Rule> {
+        self.managers.as_ref()
+    }
+
+    pub(super) fn management(&self) -> Option<Arc<Management>> {
+        self.lasting.management.get().cloned()
     }
 
     pub(super) fn inbox(&self) -> Option<&Inbox> {

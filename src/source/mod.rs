@@ -36,3 +36,4 @@ pub use error::SourceError;
 pub use options::{Credentials, Endpoint, Identity, Options, Proxy, Secret, UnknownVersion, Version, shown};
 pub use page::{Facts, Objects, Page, Place, Rejection};
 pub use stix1::StixFile;
+pub use tls::check_identity;

@@ -33,12 +33,16 @@ const SYSTEM_BUNDLES: [&str; 6] = [
 
 /// What connections are made with; `with_identity` is off for hosts that must not learn who we are.
 pub(super) fn client_config(endpoint: &Endpoint, with_identity: bool) -> Result<ClientConfig, SourceError> {
+    let identity = endpoint.identity.as_ref().filter(|_| with_identity);
+    config(roots(endpoint)?, identity)
+}
+
+fn config(roots: RootCertStore, identity: Option<&Identity>) -> Result<ClientConfig, SourceError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(|error| SourceError::setting(AUTHORITIES, format!("cannot be used: {error}")))?
-        .with_root_certificates(roots(endpoint)?);
-    let identity = endpoint.identity.as_ref().filter(|_| with_identity);
+        .with_root_certificates(roots);
     let mut config = match identity {
         Some(identity) => {
             let chain = certificates(CERTIFICATE, &identity.certificates)?;
@@ -54,6 +58,15 @@ pub(super) fn client_config(endpoint: &Endpoint, with_identity: bool) -> Result<
     };
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
+}
+
+/// Whether certificate and key can be read, go together and are of this time.
+///
+/// # Errors
+/// The first thing that is wrong, with what to do about it.
+pub fn check_identity(identity: &Identity) -> Result<(), SourceError> {
+    // Whom we trust matters nothing here.
+    config(RootCertStore::empty(), Some(identity)).map(drop)
 }
 
 fn roots(endpoint: &Endpoint) -> Result<RootCertStore, SourceError> {

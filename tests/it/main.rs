@@ -15,6 +15,7 @@ mod export;
 mod inbox;
 mod inbox_rows;
 mod interop;
+mod manage;
 mod paging;
 mod relationships;
 mod rights;
