@@ -397,7 +397,7 @@ fn a_place_is_never_without_the_records_that_led_there() {
     }
     // Whoever else writes, the place stays.
     import(&whole, &domains(0..3, 3)).unwrap();
-    whole.compact(&CompactOptions { all: true, history_s: Some(0), ..CompactOptions::default() }).unwrap();
+    whole.compact(&CompactOptions { extent: Extent::All, history_s: Some(0), ..CompactOptions::default() }).unwrap();
     whole.merge_tail().unwrap();
     assert_eq!(place_of(&whole), PAGES);
 }
