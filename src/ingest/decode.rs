@@ -123,6 +123,7 @@ enum Read {
 }
 
 /// Reads all blocks and hands them on, until nobody takes them.
+#[expect(clippy::needless_pass_by_value, reason = "that `sender` goes tells the other side that all was read")]
 fn read(
     mut blocks: Blocks,
     sender: SyncSender<Read>,

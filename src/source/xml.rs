@@ -196,7 +196,7 @@ impl Xml {
             let position = self.reader.buffer_position();
             let event = match self.reader.read_event_into(&mut self.buffer) {
                 Ok(event) => event,
-                Err(error) => return Err(self.failure(error)),
+                Err(error) => return Err(self.failure(&error)),
             };
             match event {
                 Event::Start(start) | Event::Empty(start) => {
@@ -283,7 +283,7 @@ impl Xml {
         XmlError::Broken { line, offset, reason: "its XML does not end".to_owned() }
     }
 
-    fn failure(&self, error: quick_xml::Error) -> XmlError {
+    fn failure(&self, error: &quick_xml::Error) -> XmlError {
         if let quick_xml::Error::Io(error) = &error {
             if error.get_ref().is_some_and(|inner| inner.is::<TooLong>()) {
                 return self.broken("a tag or text of it is larger than the limit for one object");

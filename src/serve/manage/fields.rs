@@ -207,7 +207,7 @@ impl<'a> Object<'a> {
     }
 
     /// Calls the keys below by their own names alone, as people know them.
-    pub(super) fn as_root(mut self) -> Self {
+    pub(super) fn into_root(mut self) -> Self {
         self.path.clear();
         self
     }

@@ -91,7 +91,7 @@ pub(super) fn read(body: &Value, id: Option<&str>) -> Result<(Form, Vec<String>)
     if whole.is_given("id") {
         check_id(&mut whole, id);
     }
-    let mut data = whole.object("data").as_root();
+    let mut data = whole.object("data").into_root();
     whole.finish();
     let form = fields(&mut data, id);
     data.finish();
@@ -105,7 +105,7 @@ pub(super) fn read_empty(body: &Value) -> Result<Vec<String>, Vec<Problem>> {
     let found = Found::default();
     let mut whole = Object::whole(body, &found);
     if whole.is_given("data") {
-        whole.object("data").as_root().finish();
+        whole.object("data").into_root().finish();
     }
     whole.finish();
     found.settle()
@@ -115,7 +115,7 @@ pub(super) fn read_empty(body: &Value) -> Result<Vec<String>, Vec<Problem>> {
 pub(super) fn read_install(body: &Value) -> Result<(String, String, bool, Vec<String>), Vec<Problem>> {
     let found = Found::default();
     let mut whole = Object::whole(body, &found);
-    let mut data = whole.object("data").as_root();
+    let mut data = whole.object("data").into_root();
     whole.finish();
     let kind = data.filled("application_type").map(str::to_owned);
     let file = file_name(&mut data, "file_name");

@@ -65,7 +65,7 @@ enum Context {
     /// Its content, and the text in it.
     Content { text: String, has_content: bool },
     /// A STIX package.
-    Package(Package),
+    Package(Box<Package>),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -251,28 +251,30 @@ impl Reader {
             }
         }
         match name.as_str() {
-            _ if !is_content => {
-                if depth == 1 || in_content {
-                    facts.skip(&format!("document `{}`", values::shown(name)));
-                    return xml.skip();
-                }
+            name if !is_content && (depth == 1 || in_content) => {
+                facts.skip(&format!("document `{}`", values::shown(name)));
+                return xml.skip();
             }
+            _ if !is_content => {}
             "STIX_Package" => {
                 let about = About { modified: time(xml.element.attribute("timestamp")), ..About::default() };
-                self.contexts.push((depth, Context::Package(Package { about, colours: Vec::new() })));
+                self.contexts.push((depth, Context::Package(Box::new(Package { about, colours: Vec::new() }))));
             }
             "STIX_Header" => {
-                if self.read_tree(xml, facts)? {
+                let is_read = self.read_tree(xml, facts)?;
+                if is_read {
                     self.header();
                 }
             }
             "Indicator" => {
-                if self.read_tree(xml, facts)? {
+                let is_read = self.read_tree(xml, facts)?;
+                if is_read {
                     self.indicator(facts);
                 }
             }
             "Observable" => {
-                if self.read_tree(xml, facts)? {
+                let is_read = self.read_tree(xml, facts)?;
+                if is_read {
                     self.observable(facts);
                 }
             }
@@ -331,7 +333,8 @@ impl Reader {
                 self.contexts.push((depth, Context::Content { text: String::new(), has_content: false }));
             }
             "Content_Binding" | "Timestamp_Label" | "Inclusive_End_Timestamp" | "Record_Count" | "Message" => {
-                if self.read_tree(xml, facts)? {
+                let is_read = self.read_tree(xml, facts)?;
+                if is_read {
                     self.part_of_message(facts);
                 }
             }
@@ -617,19 +620,19 @@ impl Reader {
                 merely_seen.for_each(|value| self.documents.push(value, &about));
                 // What it refers to is handed on by itself.
             } else {
-                self.remember(found, Some(Arc::new(about)));
+                self.remember(found, Some(&Arc::new(about)));
             }
         }
         self.tree = tree;
     }
 
     /// Keeps what may be referred to. The outermost id stands for all of it.
-    fn remember(&mut self, found: Found, about: Option<Arc<About>>) {
+    fn remember(&mut self, found: Found, about: Option<&Arc<About>>) {
         let Found { values, references, ids, .. } = found;
         let count = ids.len();
         let Some(owner) = ids.last().map(|(id, ..)| *id) else { return };
         for (at, (id, of_values, of_references)) in ids.into_iter().enumerate() {
-            let about = about.clone().filter(|_| at + 1 == count);
+            let about = about.filter(|_| at + 1 == count).cloned();
             let entry = Entry {
                 values: values.get(of_values).unwrap_or_default().to_vec(),
                 references: references.get(of_references).unwrap_or_default().to_vec(),
