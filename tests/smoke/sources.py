@@ -232,7 +232,7 @@ def medallion(folder, driver, python, version, count=31):
     config = {"users": {USER: PASSWORD}, "taxii": {"max_page_size": 20},
               "backend": {"module": module, "module_class": "MemoryBackend", "filename": str(folder / "data.json")}}
     if version == "2.0":
-        hashing = f"from werkzeug.security import generate_password_hash as h; print(h({PASSWORD!r}))"
+        hashing = f"from werkzeug.security import generate_password_hash as h; print(h({PASSWORD!r}, method='pbkdf2:sha256:1'))"
         hashed = server.run(python, "-c", hashing).stdout.strip()
         config = {"auth": {"module": "medallion.backends.auth.memory_auth", "module_class": "AuthMemoryBackend",
                            "users": {USER: hashed}}, **config}
