@@ -482,7 +482,11 @@ impl Http {
         if error.is_body() || error.is_decode() {
             return SourceError::Truncated { url: at, reason: chain };
         }
-        SourceError::Connect { url: at, reason: chain }
+        // In TLS 1.3 a server says so only after the handshake, and what it says is often lost with the connection.
+        let may_want_certificate = self.endpoint.identity.is_none() && at.starts_with("https:");
+        let hint =
+            if may_want_certificate { "; a server that wants a client certificate closes like this" } else { "" };
+        SourceError::Connect { url: at, reason: format!("{chain}{hint}") }
     }
 }
 

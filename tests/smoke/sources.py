@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -337,6 +338,10 @@ accounts:
     sync = server.run(python.parent / "opentaxii-sync-data", folder / "sync.yml", env=environment)
     if sync.returncode:
         raise server.Failed(sync.stderr)
+    # Its own hashes take seconds for each request.
+    cheap = f"from werkzeug.security import generate_password_hash as h; print(h({PASSWORD!r}, method='pbkdf2:sha256:1'))"
+    with sqlite3.connect(folder / "auth.db") as accounts:
+        accounts.execute("UPDATE accounts SET password_hash = ?", [server.run(python, "-c", cheap).stdout.strip()])
     program = f"from opentaxii.http import app; app.run('127.0.0.1', {port}, threaded=False)"
     with open(folder / "log", "wb") as log, process([python, "-c", program], port, log=log, env=environment):
         (folder / "push.py").write_text("""
@@ -476,37 +481,8 @@ def kills(folder, binary, count=20_000):
             expect(f"kills {version}: and no more than the rest", last["objects"] < count, True)
 
 
-def proxies(folder, binary, python):
-    """Through proxies of each kind, with and without users."""
-    config = filled(folder, binary, 50)
-    with server.serving(binary, folder, config) as at:
-        for scheme, listen, user in [("http", "http", None), ("socks5", "socks5", None), ("socks5h", "socks5", None),
-                                     ("http", "http", "bob:secret-2"), ("socks5", "socks5", "bob:secret-2")]:
-            port = free_port()
-            served = f"{listen}://127.0.0.1:{port}" + (f"#{user}" if user else "")
-            log = open(folder / "proxy.log", "ab")
-            with log, process([python, "-m", "pproxy", "-l", served, "-v"], port, log=log):
-                job = {"url": at, "collection": "Domains", "proxy": f"{scheme}://127.0.0.1:{port}"}
-                name = f"proxy {scheme}{' with a user' if user else ''}"
-                if user:
-                    wrong = Fetch(binary, **job)
-                    expect(f"{name}: without", (len(wrong.errors), len(wrong.rows)), (1, 0))
-                    print(" ", name, "without:", wrong.errors[0][:300])
-                    wrong.cli("edit", "Feed", "--proxy", job["proxy"], "--proxy-user", "bob",
-                              secrets={"TAXIWAY_SOURCE_PROXY_PASSWORD": "secret-2"})
-                    report = wrong.json("fetch", "Feed")[0]
-                    expect(name, (report["outcome"], len(wrong.held())), ("completed", report["objects"]))
-                    expect(f"{name}: the password is not shown", "secret-2" in wrong.said, False)
-                else:
-                    through = Fetch(binary, **job)
-                    expect(name, (through.errors, through.count > 50), ([], True))
-        gone = Fetch(binary, url=at, collection="Domains", proxy=f"http://127.0.0.1:{port}")
-        expect("proxy that is gone", any("no answer" in text for text in gone.errors), True)
-        print("  proxy that is gone:", gone.errors[0][:300])
-
-
-def certificates(folder, binary):
-    """A server that wants a client certificate: all that can be wrong, and what is said of it."""
+def authority(folder):
+    """An authority, certificates of it for a server and a client, expired ones, and another authority."""
 
     def openssl(*arguments):
         done = server.run("openssl", *arguments, cwd=folder)
@@ -529,6 +505,56 @@ def certificates(folder, binary):
         openssl("ca", "-batch", "-notext", "-config", "ca.cnf", "-cert", "ca.pem", "-keyfile", "ca.key", "-in", f"{name}.csr",
                 "-out", f"{name}.pem", "-extfile", extension, *dates)
     openssl("pkcs8", "-topk8", "-v2", "aes-256-cbc", "-in", "client.key", "-out", "client.enc", "-passout", "pass:right-one")
+
+
+def proxied(folder, python, kind, port, user):
+    """The command of a proxy: tinyproxy for HTTP, pproxy for SOCKS (its HTTP proxy wants names of header fields in capitals)."""
+    if kind == "socks5":
+        return [python, "-m", "pproxy", "-l", f"socks5://127.0.0.1:{port}" + (f"#{user}" if user else ""), "-v"]
+    path = folder / f"tinyproxy-{port}.conf"
+    basic = "BasicAuth " + user.replace(":", " ") if user else ""
+    path.write_text(f"Port {port}\nListen 127.0.0.1\nTimeout 600\nMaxClients 20\nAllow 127.0.0.1\nLogLevel Info\n{basic}\n")
+    return ["tinyproxy", "-d", "-c", path]
+
+
+def proxies(folder, binary, python):
+    """Through proxies of each kind, with and without users, to servers with and without TLS."""
+    authority(folder)
+    config = filled(folder, binary, 50)
+    tls = f'[tls]\ncert = "{folder}/server.pem"\nkey = "{folder}/server.key"\n'
+    if not shutil.which("tinyproxy"):
+        raise server.Failed("tinyproxy is missing")
+    for extra in ["", tls]:
+        with server.serving(binary, folder, config + extra) as at:
+            for scheme, user in [("http", None), ("socks5", None), ("socks5h", None), ("http", "bob:secret-2"), ("socks5", "bob:secret-2")]:
+                port = free_port()
+                log = open(folder / "proxy.log", "ab")
+                kind = "http" if scheme == "http" else "socks5"
+                with log, process(proxied(folder, python, kind, port, user), port, log=log):
+                    job = {"url": at, "collection": "Domains", "proxy": f"{scheme}://127.0.0.1:{port}"}
+                    if extra:
+                        job["ca"] = folder / "ca.pem"
+                    name = f"proxy {scheme} to {at[:5]}{' with a user' if user else ''}"
+                    if not user:
+                        through = Fetch(binary, **job)
+                        expect(name, (through.errors, through.count, len(through.rows)), ([], through.count, max(50, through.count)))
+                        continue
+                    wrong = Fetch(binary, **job)
+                    expect(f"{name}: without", (len(wrong.errors), len(wrong.rows)), (1, 0))
+                    print(f"  {name}, without:", wrong.errors[0][:300])
+                    wrong.cli("edit", "Feed", "--proxy", job["proxy"], "--proxy-user", "bob",
+                              secrets={"TAXIWAY_SOURCE_PROXY_PASSWORD": "secret-2"})
+                    report = wrong.json("fetch", "Feed")[0]
+                    expect(name, (report["outcome"], len(wrong.held())), ("completed", max(50, report["objects"])))
+                    expect(f"{name}: the password is not shown", "secret-2" in wrong.said, False)
+            gone = Fetch(binary, url=at, collection="Domains", proxy=f"http://127.0.0.1:{port}")
+            expect("proxy that is gone", any("no answer" in text for text in gone.errors), True)
+            print("  proxy that is gone:", gone.errors[0][:300])
+
+
+def certificates(folder, binary):
+    """A server that wants a client certificate: all that can be wrong, and what is said of it."""
+    authority(folder)
     config = filled(folder, binary, 50)
     mutual = f'[tls]\ncert = "{folder}/server.pem"\nkey = "{folder}/server.key"\nclient_ca = "{folder}/ca.pem"\nclient_auth = "required"\n'
     ours = {"collection": "Domains", "ca": folder / "ca.pem", "cert": folder / "client.pem", "key": folder / "client.key"}
@@ -549,7 +575,7 @@ def certificates(folder, binary):
         for name, job, said in cases:
             fetch = Fetch(binary, url=at, **job)
             if said is None:
-                expect(f"certificates, {name}", (fetch.errors, fetch.count > 50), ([], True))
+                expect(f"certificates, {name}", (fetch.errors, fetch.count, len(fetch.rows)), ([], fetch.count, max(50, fetch.count)))
             else:
                 expect(f"certificates, {name}", (len(fetch.rows), said in " ".join(fetch.errors).lower()), (0, True))
                 print(f"  {name}: {fetch.errors[0][:300] if fetch.errors else 'NOTHING'}")
