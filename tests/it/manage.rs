@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::any;
+use pkcs8::der::Decode;
+use pkcs8::pkcs5::pbes2;
+use pkcs8::{LineEnding, PrivateKeyInfo};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use taxiway::serve::users::{Password, UserChange, UserFile};
@@ -173,6 +176,15 @@ fn set(body: &Value, path: &[&str], value: Value) -> Value {
 fn pair(name: &str) -> (String, String) {
     let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
     (made.cert.pem(), made.signing_key.serialize_pem())
+}
+
+/// The same key under a passphrase.
+fn locked(key: &str, passphrase: &str) -> String {
+    let (_, document) = pkcs8::SecretDocument::from_pem(key).unwrap();
+    let parameters = pbes2::Parameters::pbkdf2_sha256_aes256cbc(1_000, b"saltsalt", &[7; 16]).unwrap();
+    let info = PrivateKeyInfo::from_der(document.as_bytes()).unwrap();
+    let locked = info.encrypt_with_params(parameters, passphrase).unwrap();
+    locked.to_pem("ENCRYPTED PRIVATE KEY", LineEnding::LF).unwrap().to_string()
 }
 
 /// Nothing of what was given as a secret is anywhere below that folder, nor said.
@@ -454,6 +466,18 @@ async fn wrong_bodies_name_what_is_wrong() {
         assert_eq!((status, fields(&answer)[0].as_str()), (400, field), "{answer}");
     }
     server.ordered(server.json("POST", &create, &with("a.crt", "a.key")).await).await;
+
+    // A key under a passphrase.
+    assert_eq!(server.upload(&upload, "locked.key", locked(&first.1, "opens-it").as_bytes()).await.0, 200);
+    for (passphrase, wrong) in [("", true), ("guess", true), ("opens-it", false)] {
+        let body = set(&with("a.crt", "locked.key"), &["ssl_mode", "key_pass"], json!(passphrase));
+        let (status, answer) = server.json("POST", &create, &body).await;
+        assert_eq!(status, if wrong { 400 } else { 200 }, "{answer}");
+        if wrong {
+            assert_eq!(fields(&answer), ["ssl_mode.key_pass"], "{answer}");
+            assert!(!answer.to_string().contains("guess"), "{answer}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -563,8 +587,11 @@ async fn only_those_who_are_named_may_manage() {
     let open = CONFIG.replace("@operators", "anonymous");
     std::fs::write(folder.path().join("taxiway.toml"), &open).unwrap();
     let server = Server::start(folder.path(), &token);
-    let nobody = server.client.get(format!("{}{HERE}/Plugins", server.admin));
-    assert_eq!(answer(nobody).await.0, 200);
+    let nobody = || server.client.get(format!("{}{HERE}/Plugins", server.admin));
+    assert_eq!(answer(nobody()).await.0, 200);
+    assert_eq!(answer(nobody().header("host", "localhost:1")).await.0, 200);
+    // Whatever name leads here by now: a browser may have been led astray.
+    assert_eq!(answer(nobody().header("host", "evil.example")).await.0, 403);
     drop(server);
     for (config, text) in [
         (

@@ -18,6 +18,7 @@ mod upload;
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::header::{HOST, IF_MATCH, ORIGIN};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -48,7 +50,7 @@ use crate::serve::manage::fields::Problem;
 use crate::serve::manage::installations::{Installations, Package};
 use crate::serve::manage::orders::{Action, Order, Orders};
 use crate::serve::manage::path::{Call, Installed, NO_INSTALLATION, PUBLIC_POOL};
-use crate::serve::manage::source::{Form, files_of, listed, masked, owner, problem_of};
+use crate::serve::manage::source::{Form, files_of, listed, masked, note_certificate, owner, problem_of};
 use crate::serve::manage::upload::{Received, Sink, blocking, receive};
 use crate::serve::observe::{Managed, observe, report_internal};
 use crate::serve::rights::forbidden;
@@ -190,10 +192,17 @@ async fn enter(State(app): State<Arc<App>>, mut request: Request, next: Next) ->
         }
         Err(refusal) => return refusal.into_response(),
     };
-    let mut response = if rule.allows(&identity) {
+    let is_nobody = matches!(identity, Identity::Anonymous(_));
+    let mut response = if is_nobody && rule.takes_everyone() && !is_called_locally(request.headers(), request.uri()) {
+        // The page that a browser was led here by has a name of its own, for an address that turned into ours.
+        ServeError::Forbidden {
+            what: "manage sources under this host name; call the server by its address or `localhost`",
+        }
+        .into_response()
+    } else if rule.allows(&identity) {
         request.extensions_mut().insert(identity.clone());
         next.run(request).await
-    } else if let Identity::Anonymous(_) = identity {
+    } else if is_nobody {
         // Where there are no users yet, too: nobody may manage before there is one who is named.
         ServeError::Unauthorized { reason: "no credentials" }.into_response()
     } else {
@@ -209,8 +218,24 @@ fn is_of_another_site(headers: &HeaderMap, uri: &Uri) -> bool {
     if text(SEC_FETCH_SITE).is_some_and(|site| !matches!(site, "same-origin" | "none")) {
         return true;
     }
-    let host = uri.authority().map(|authority| authority.as_str()).or(text(HOST)).unwrap_or_default();
+    let host = host_of(headers, uri);
     text(ORIGIN).is_some_and(|origin| origin.split_once("://").is_none_or(|(_, name)| name != host))
+}
+
+/// What the requester calls this server, with the port.
+fn host_of<'r>(headers: &'r HeaderMap, uri: &'r Uri) -> &'r str {
+    let header = || headers.get(HOST).and_then(|value| value.to_str().ok());
+    uri.authority().map(|authority| authority.as_str()).or_else(header).unwrap_or_default()
+}
+
+/// Whether that is a name that leads nowhere but to this machine.
+fn is_called_locally(headers: &HeaderMap, uri: &Uri) -> bool {
+    let Ok(host) = host_of(headers, uri).parse::<Authority>() else { return false };
+    let bare = host.host().trim_matches(['[', ']']).to_ascii_lowercase();
+    match bare.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback(),
+        Err(_) => bare == "localhost" || bare.ends_with(".localhost"),
+    }
 }
 
 /// Turns failures of the layers into bodies, and logs those the operator should look at.
@@ -236,7 +261,7 @@ async fn answered(State(app): State<Arc<App>>, request: Request) -> Response {
     };
     let writes = !request.method().is_safe();
     let mut response = match app.management() {
-        Some(management) => match called(&app, management, call, request).await {
+        Some(management) => match Box::pin(called(&app, management, call, request)).await {
             Ok(body) => answer(StatusCode::OK, &body),
             Err(error) => error.into_response(),
         },
@@ -254,13 +279,13 @@ async fn called(app: &App, management: Arc<Management>, call: Call, request: Req
     match call {
         Call::UploadCertificate(storage) => {
             let open = |_: &str| Ok(Sink::Certificate(Vec::new()));
-            let received = receive(request, pause, open).await?;
+            let received = Box::pin(receive(request, pause, open)).await?;
             blocking(move || management.keep_certificates(&storage, received)).await?
         }
         Call::UploadPackage(storage) => {
             let (files, into, most) = (management.files.clone(), storage.clone(), app.options.admin.package_bytes);
             let open = move |name: &str| Ok(Sink::Package(Box::new(files.package(&into, name, most)?), Vec::new()));
-            let received = receive(request, pause, open).await?;
+            let received = Box::pin(receive(request, pause, open)).await?;
             blocking(move || keep_packages(&storage, received)).await?
         }
         Call::CreateSource(at) => {
@@ -381,6 +406,7 @@ impl Management {
                 Ok(identity) if source.definition.identity.as_ref() == Some(&identity) => {}
                 Ok(identity) => {
                     definition.identity = Some(identity);
+                    note_certificate(&mut definition);
                     let id = definition.id.clone();
                     match self.registry().replace(&id, definition, Some(source.revision)) {
                         Ok(_) => tracing::info!(source = name, "its client certificate was renewed"),
@@ -479,7 +505,8 @@ impl Management {
         let definition = form.definition(current);
         let passphrase = form.passphrase(current);
         let identity = match (form.files(), passphrase) {
-            (None, _) => None,
+            // A certificate that was set by command is no business of this switch.
+            (None, _) => current.filter(|current| files_of(current).is_none()).and_then(|it| it.identity.clone()),
             (Some(files), Ok(passphrase)) => match self.identity(&form.storage(&at.pool), files, passphrase) {
                 Ok(identity) => Some(identity),
                 Err(wrong) => {

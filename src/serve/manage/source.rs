@@ -6,11 +6,13 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 use url::{Host, Url};
 
 use crate::collect::files::{Storage, check_name};
-use crate::collect::{Definition, FieldError, MASK, Source, Span, Spoken, Unit};
+use crate::collect::{Definition, FieldError, MASK, Material, Source, Span, Spoken, Unit};
 use crate::serve::manage::fields::{Found, Object, Problem};
+use crate::serve::tokens::hex;
 use crate::source::{Credentials, Proxy, Secret, shown};
 
 /// Where the definition's notes hold what is ours.
@@ -79,6 +81,8 @@ struct Kept {
     is_private: bool,
     cert_file: String,
     cert_key: String,
+    /// SHA-256 of the certificate that was taken from `cert_file`: one that was set by command is another.
+    certificate: String,
     proxy_host: String,
     proxy_port: Option<u16>,
     proxy_protocol: String,
@@ -422,12 +426,32 @@ impl Form {
             is_private: self.is_private,
             cert_file: self.cert_file.clone(),
             cert_key: self.cert_key.clone(),
+            certificate: self.ssl.then(|| digest_of(definition)).flatten().unwrap_or_default(),
             proxy_host: self.proxy_host.clone(),
             proxy_port: self.proxy_port,
             proxy_protocol: self.proxy_protocol.clone(),
         };
-        let kept = serde_json::to_value(kept).unwrap_or_default();
-        definition.notes.insert(NOTES.to_owned(), kept);
+        keep(&kept, definition);
+    }
+}
+
+fn keep(kept: &Kept, definition: &mut Definition) {
+    definition.notes.insert(NOTES.to_owned(), serde_json::to_value(kept).unwrap_or_default());
+}
+
+/// SHA-256 of the certificate that a definition holds.
+fn digest_of(definition: &Definition) -> Option<String> {
+    match &definition.identity.as_ref()?.certificate {
+        Material::Inline(text) => Some(hex(&Sha256::digest(text.reveal()))),
+        Material::File(_) => None,
+    }
+}
+
+/// Notes that the client certificate was taken anew from the files it was from.
+pub(super) fn note_certificate(definition: &mut Definition) {
+    if let Some(mut kept) = kept(definition) {
+        kept.certificate = digest_of(definition).unwrap_or_default();
+        keep(&kept, definition);
     }
 }
 
@@ -474,10 +498,10 @@ pub(super) fn owner(definition: &Definition) -> Option<(String, String)> {
     kept(definition).map(|kept| (kept.pool, kept.logpoint))
 }
 
-/// Storage and names of certificate and key that a source uses.
+/// Storage and names of certificate and key that a source uses; `None` also where a command has set others.
 pub(super) fn files_of(definition: &Definition) -> Option<(Storage, String, String)> {
-    definition.identity.as_ref()?;
-    let kept = kept(definition).filter(|kept| !kept.cert_file.is_empty())?;
+    let digest = digest_of(definition)?;
+    let kept = kept(definition).filter(|kept| !kept.cert_file.is_empty() && kept.certificate == digest)?;
     let storage = if kept.is_private { Storage::Private(kept.pool) } else { Storage::Public };
     Some((storage, kept.cert_file, kept.cert_key))
 }
@@ -491,7 +515,8 @@ pub(super) fn listed(source: &Source) -> Value {
         Credentials::Basic { username, .. } => (true, username.clone()),
         _ => (false, kept.username),
     };
-    let passphrase = definition.identity.as_ref().is_some_and(|identity| identity.passphrase.is_some());
+    let ssl = files_of(definition).is_some();
+    let passphrase = ssl && definition.identity.as_ref().is_some_and(|identity| identity.passphrase.is_some());
     let proxy = match &definition.proxy {
         Some(proxy) => {
             let host = proxy.url.host_str().unwrap_or_default().trim_matches(['[', ']']);
@@ -515,7 +540,7 @@ pub(super) fn listed(source: &Source) -> Value {
         "enable_pagination": kept.enable_pagination.unwrap_or(definition.page_size.is_some()),
         "fetch-per_page": definition.page_size.or(kept.per_page),
         "basic_auth_mode": { "basic_auth_status": basic, "username": username, "password": masked(basic) },
-        "ssl_mode": { "ssl_status": definition.identity.is_some(), "key_pass": masked(passphrase) },
+        "ssl_mode": { "ssl_status": ssl, "key_pass": masked(passphrase) },
         "file_location": if kept.is_private { "private" } else { "public" },
         "cert_file": kept.cert_file,
         "cert_key": kept.cert_key,
@@ -588,7 +613,7 @@ fn masked_field(key: &str, value: &Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collect::Origin;
+    use crate::collect::{IdentityFiles, Origin};
 
     fn body() -> Value {
         json!({ "data": {
@@ -709,6 +734,27 @@ mod tests {
             Definition { credentials: Credentials::Bearer(Secret::new("t")), tags: vec!["x".to_owned()], ..second };
         let third = made(&off, Some(&token)).unwrap();
         assert_eq!((third.credentials, third.tags), (token.credentials, token.tags));
+    }
+
+    #[test]
+    fn a_certificate_set_by_command_is_not_that_of_the_files() {
+        let given = |text: &str| Material::Inline(Secret::new(text));
+        let identity = |text: &str| {
+            Some(IdentityFiles { certificate: given(text), key: given("key"), passphrase: Some(Secret::new("pass-2")) })
+        };
+        let (form, _) = read(&body(), None).unwrap();
+        let mut definition = form.definition(None).unwrap();
+        definition.identity = identity("certificate");
+        form.note(&mut definition, "p", "l");
+        let private = Storage::Private("p".to_owned());
+        let expected = Some((private, "certificate.crt".to_owned(), "privateKey.key".to_owned()));
+        assert_eq!(files_of(&definition), expected);
+        assert_eq!(listed(&source(definition.clone()))["ssl_mode"], json!({ "ssl_status": true, "key_pass": MASK }));
+        definition.identity = identity("another");
+        assert_eq!(files_of(&definition), None);
+        assert_eq!(listed(&source(definition.clone()))["ssl_mode"], json!({ "ssl_status": false, "key_pass": "" }));
+        note_certificate(&mut definition);
+        assert_eq!(files_of(&definition), expected);
     }
 
     #[test]
