@@ -474,6 +474,9 @@ impl Http {
                 _ if chain.contains("dns error") || chain.contains("lookup") => {
                     format!("the host name is not known here ({chain}); check it, and the proxy")
                 }
+                _ if chain.contains("socks") => {
+                    format!("the SOCKS proxy does not let us through ({chain}); check its address, user and password")
+                }
                 _ => chain,
             };
             let reason = if is_over_proxy { format!("{reason} (over the proxy)") } else { reason };
