@@ -28,12 +28,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import server  # noqa: E402
 
-SERVERS = {
-    "opentaxii": ["opentaxii==0.9.3", "cabby==0.1.23", "sqlalchemy<2", "werkzeug<3", "flask<3", "setuptools<80"],
-    "medallion-1": ["medallion==1.1.0", "setuptools<80"],
-    "medallion-3": ["medallion==3.0.0", "setuptools<80"],
-    "proxies": ["pproxy==2.7.9"],
-}
+SERVERS = Path(__file__).parent / "servers"
 
 USER, PASSWORD = "ann", "pass-word-1"
 SCRATCH = tempfile.mkdtemp(prefix="sources-")
@@ -61,7 +56,7 @@ def venv(folder, name):
     if not python.exists():
         print(f"installing {name} ...", flush=True)
         subprocess.run([sys.executable, "-m", "venv", folder / name], check=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *SERVERS[name]], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", SERVERS / f"{name}.txt"], check=True)
     return python
 
 
