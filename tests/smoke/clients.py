@@ -187,11 +187,11 @@ class OpenCtiConnector(Client):
     stays there: a run that follows one of several pages sends that one's last `next` beside its own `added_after`.
 
     Its clock is some seconds behind the server's here. One that agrees may miss what was dated just before its run
-    began and could be read just after."""
+    began and could be read just after, which on a machine that is very busy takes seconds."""
 
     name = "OpenCTI connector"
     module, discovery = v21, "taxii2"
-    behind = 3
+    behind = 6
 
     def start_up(self):
         self.server = self.module.Server(f"{self.url}/{self.discovery}/", auth=HTTPBasicAuth(*READER))
@@ -355,7 +355,9 @@ class Plain20(Plain21):
     module = v20
 
     def size(self):
-        return self.draws.choice((17, 50, 1000))
+        # No more than the server's `max_page_size`: it takes what came for all there is where that is less than it asked for, and the
+        # collection has less as well.
+        return self.draws.choice((17, 50, 500))
 
 
 class Misp(Client):
