@@ -1012,7 +1012,8 @@ def main():
     parser.add_argument("binary", type=lambda text: str(Path(text).resolve()))
     parser.add_argument("--only", help="only attacks with this in their name")
     parser.add_argument("--quick", action="store_true", help="smaller bombs, fewer repetitions")
-    parser.add_argument("--memory", type=int, default=400, help="most MiB above what the idle server holds")
+    # 256 for bodies (`bodies_bytes`), half as much again while those that grow are copied, and some for all else.
+    parser.add_argument("--memory", type=int, default=460, help="most MiB above what the idle server holds")
     args = parser.parse_args()
     chosen = [entry for entry in ATTACKS if not args.only or args.only.lower() in (entry[0].__name__ + entry[0].__doc__).lower()]
     with tempfile.TemporaryDirectory(prefix="taxiway-hostile-") as folder:
