@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::IpAddr;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use taxiway::feed::collection::{Catalog, Options};
 use taxiway::feed::{FeedOptions, StoreFeed};
 use taxiway::store::Store;
 
-use crate::support::{TempStore, import, import_text, indicator, spec, temp_store};
+use crate::support::{Server, TempStore, import, import_text, indicator, spec, temp_store};
 
 fn feed(store: &Store, collections: &[(&str, &str)]) -> StoreFeed {
     let built = collections.iter().map(|(title, query)| spec(title, query).build(store.ids(), &Options::default()));
@@ -642,24 +642,10 @@ fn a_slow_stream_is_answered_as_it_comes() {
 
 // The server.
 
-struct Server {
-    child: Child,
-    url: String,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 fn serve(folder: &Path) -> Server {
-    let mut child =
-        command(folder, &["serve"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let url = lines.map_while(Result::ok).find_map(|line| line.strip_prefix("listening on ").map(str::to_owned));
-    Server { child, url: url.expect("the server prints its address") }
+    let mut command = command(folder, &["serve"]);
+    command.stdin(Stdio::null());
+    Server::start(command)
 }
 
 const CONFIG: &str = r#"

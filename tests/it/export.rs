@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, TimeUnit};
@@ -22,7 +22,7 @@ use taxiway::model::time::Timestamp;
 use taxiway::render::{ExtensionFields, Profile, StixVersion};
 use taxiway::store::{CompactOptions, Extent, Store};
 
-use crate::support::{OneCollection, import, import_text, indicator, listening, options, spec, taxiway, temp_store};
+use crate::support::{OneCollection, Server, import, import_text, indicator, options, spec, taxiway, temp_store};
 
 fn edge(id: &str, source: (&str, &str), target: (&str, &str)) -> Value {
     json!({
@@ -708,18 +708,6 @@ fn the_command_says_what_it_did_and_what_is_wrong() {
     assert!(String::from_utf8_lossy(&bar.stdout).contains("rows                10"), "{bar:?}");
 }
 
-struct Server {
-    child: Child,
-    url: String,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 const CONFIG: &str = r#"
 listen = "127.0.0.1:0"
 [auth]
@@ -758,9 +746,9 @@ async fn lists_are_served_to_those_who_may_read() {
     let mut records = domains(0..3_000);
     records.extend(["192.0.2.1", "192.0.2.0"].map(|value| indicator("IP", value, 3, &[])));
     put(&records);
-    let mut child = taxiway(folder.path()).arg("serve").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let (_, url) = listening(&mut child);
-    let server = Server { child, url };
+    let mut command = taxiway(folder.path());
+    command.arg("serve");
+    let server = Server::start(command);
     let client = reqwest::Client::builder().no_gzip().build().unwrap();
     let get = async |path: &str, headers: &[(&str, &str)]| {
         let mut request = client.get(format!("{}{path}", server.url));

@@ -2,13 +2,13 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use reqwest::Client;
 use serde_json::{Value, json};
 
-use crate::support;
+use crate::support::{self, Server};
 
 const CONFIG: &str = r#"
 listen = "127.0.0.1:0"
@@ -93,22 +93,8 @@ fn set_up() -> (tempfile::TempDir, String) {
     (folder, token)
 }
 
-struct Server {
-    child: Child,
-    url: String,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 fn serve(folder: &Path) -> Server {
-    let mut child = command(folder, &["serve"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let (_, url) = support::listening(&mut child);
-    Server { child, url }
+    Server::start(command(folder, &["serve"]))
 }
 
 fn client() -> Client {

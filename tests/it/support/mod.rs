@@ -55,6 +55,28 @@ pub(crate) fn listening(server: &mut Child) -> (Vec<String>, String) {
     panic!("the server ended: {said:#?}");
 }
 
+/// A server that ends with its test.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) url: String,
+}
+
+impl Server {
+    /// Runs `command`, which is a server, until it listens.
+    pub(crate) fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let (_, url) = listening(&mut child);
+        Server { child, url }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// An XSOAR document.
 pub(crate) fn indicator(kind: &str, value: &str, score: u8, tags: &[&str]) -> Value {
     json!({
