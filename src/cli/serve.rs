@@ -16,7 +16,7 @@ use crate::export::Lists;
 use crate::feed::api::Feed;
 use crate::feed::api::StixVersion;
 use crate::feed::collection::Catalog;
-use crate::feed::{FeedOptions, StoreFeed};
+use crate::feed::{FeedOptions, StoreFeed, Warmer};
 use crate::inbox::{Inbox, InboxError, InboxOptions};
 use crate::ingest::{self, DecodeOptions, Importer, Input};
 use crate::serve::auth::{Admission, Anonymous};
@@ -84,6 +84,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<Outcome, CliError> {
     announce(&config, &admission, &store, &feed, &bound)?;
     announce_sources(&scheduler)?;
     say(&format!("listening on {}", bound.url()))?;
+    let _warmer = config.cache.warm.then(|| Warmer::start(&feed)).transpose()?;
     // Threads of their own: whatever a source does takes none of those that serve.
     let fetching = Fetching::start(Arc::clone(&scheduler))?;
     let reloader = Reloader {

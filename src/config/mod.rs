@@ -61,6 +61,8 @@ pub struct CacheOptions {
     pub matches: usize,
     /// For pieces of pages that are asked for again and again, in bytes.
     pub rendered: usize,
+    /// Whether a server finds out before it is asked which rows the collections serve.
+    pub warm: bool,
 }
 
 /// Where records live and what is fixed when the store is made.
@@ -81,7 +83,7 @@ pub struct StoreOptions {
 impl Default for CacheOptions {
     fn default() -> Self {
         let feed = crate::feed::FeedOptions::default();
-        Self { matches: feed.match_index_bytes, rendered: feed.rendered_bytes }
+        Self { matches: feed.match_index_bytes, rendered: feed.rendered_bytes, warm: true }
     }
 }
 

@@ -464,6 +464,7 @@ impl Reader<'_> {
         let cache = CacheOptions {
             matches: bytes("matches_bytes", defaults.matches),
             rendered: bytes("rendered_bytes", defaults.rendered),
+            warm: section.flag("warm").map_or(defaults.warm, |given| given.value),
         };
         section.finish();
         cache

@@ -21,7 +21,8 @@ impl Members {
 
     /// Whether the row is one of them; whether it is superseded is not looked at. Runs on the calling pool.
     pub(crate) fn hold(&self, view: &SegmentView, row: u32) -> Result<bool, FeedError> {
-        if !self.base.rows(self.feed.match_index(), &view.segment).map_err(unreadable)?.contains(row) {
+        let within = self.base.rows_within(self.feed.match_index(), &view.segment, row..row + 1).map_err(unreadable)?;
+        if !within.rows.contains(row) {
             return Ok(false);
         }
         self.clocked.as_ref().map_or(Ok(true), |clocked| holds(view, row, clocked))
@@ -33,7 +34,7 @@ pub(crate) fn posted(feed: &StoreFeed, view: &SegmentView, row: u32) -> Result<b
     if view.segment.meta().posted_rows() == 0 {
         return Ok(false);
     }
-    Ok(feed.match_index().rows(&view.segment, feed.is_posted()).map_err(unreadable)?.contains(row))
+    feed.match_index().holds(&view.segment, feed.is_posted(), row).map_err(unreadable)
 }
 
 /// Whether the condition holds for one row: building a bitmap for it would scan the segment.

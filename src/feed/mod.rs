@@ -17,8 +17,10 @@ mod page;
 mod plan;
 mod stream;
 mod walk;
+mod warm;
 
 pub(crate) use members::{Members, posted};
 pub use page::{FeedOptions, StoreFeed};
 pub(crate) use page::{selected, served};
 pub use walk::{RowWalk, Slice, Standpoint, WalkRequest, WalkRows, WalkedRows};
+pub use warm::Warmer;

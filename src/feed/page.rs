@@ -45,6 +45,8 @@ pub struct FeedOptions {
     pub threads: usize,
     /// Memory for match bitmaps.
     pub match_index_bytes: usize,
+    /// Rows of a segment that are matched together, at least: a page needs to know of no more than its own, and finding out has a price.
+    pub match_rows: u32,
     /// Memory for rendered slices that are asked for again and again.
     pub rendered_bytes: usize,
     /// Slices of about a thousand objects that may be rendered ahead, over all requests.
@@ -53,7 +55,13 @@ pub struct FeedOptions {
 
 impl Default for FeedOptions {
     fn default() -> Self {
-        FeedOptions { threads: 0, match_index_bytes: 256 << 20, rendered_bytes: 128 << 20, slices_ahead: 64 }
+        FeedOptions {
+            threads: 0,
+            match_index_bytes: 256 << 20,
+            match_rows: 16_384,
+            rendered_bytes: 128 << 20,
+            slices_ahead: 64,
+        }
     }
 }
 
@@ -133,7 +141,7 @@ impl StoreFeed {
                 pool,
                 ahead: Arc::new(Semaphore::new(options.slices_ahead)),
                 cache: Arc::new(SliceCache::new(options.rendered_bytes)),
-                index: MatchIndex::new(options.match_index_bytes),
+                index: MatchIndex::new(options.match_index_bytes, options.match_rows),
                 predicates: Mutex::new(LruCache::new(NonZeroUsize::MIN.saturating_add(PREDICATES - 1))),
                 context,
             }),
@@ -147,6 +155,11 @@ impl StoreFeed {
     /// The store behind it.
     pub fn store(&self) -> &Store {
         &self.shared.store
+    }
+
+    /// The version of the store that it serves.
+    pub(super) fn version(&self) -> Result<u64, FeedError> {
+        self.shared.store.snapshot().map(|snapshot| snapshot.version()).map_err(unreadable)
     }
 
     /// The collection's records as of now, to be asked for one by one: those that clients get who name no version.
@@ -479,19 +492,42 @@ impl Shared {
     }
 
     fn count(&self, collection: &Collection) -> Result<u64, FeedError> {
-        let walk = Walk {
+        let walk = self.whole(collection, collection.options.clone())?;
+        let prepared = self.prepare(collection, &walk)?;
+        let scope = self.scope(&walk, &prepared, &Versions::Last, None);
+        Plan::count(&scope, None).map_err(unreadable)
+    }
+
+    /// Finds out which rows the collection serves, in every segment where that is not known; `false` when it is to stop, or when the
+    /// index has no room for more. Runs on the calling pool.
+    pub(super) fn warm(&self, collection: &Collection, goes_on: &dyn Fn() -> bool) -> Result<bool, FeedError> {
+        for version in [StixVersion::V21, StixVersion::V20] {
+            let walk = self.whole(collection, RenderOptions { version, ..collection.options.clone() })?;
+            let prepared = self.prepare(collection, &walk)?;
+            let scope = self.scope(&walk, &prepared, &Versions::Last, None);
+            // The newest first: that is what most clients ask for.
+            for segment in (0..walk.snapshot.segments().len()).rev() {
+                if !goes_on() || self.index.is_nearly_full() {
+                    return Ok(false);
+                }
+                Plan::find_out(&scope, segment).map_err(unreadable)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Everything in a collection as of now.
+    fn whole(&self, collection: &Collection, options: RenderOptions) -> Result<Walk, FeedError> {
+        Ok(Walk {
             asked: self.store.now(),
             after: None,
             skip: 0,
             filters: Filters::default(),
             fingerprint: 0,
-            options: collection.options.clone(),
-            form: form(collection, &collection.options),
+            form: form(collection, &options),
+            options,
             snapshot: self.store.snapshot().map_err(unreadable)?,
-        };
-        let prepared = self.prepare(collection, &walk)?;
-        let scope = self.scope(&walk, &prepared, &Versions::Last, None);
-        Plan::count(&scope, None).map_err(unreadable)
+        })
     }
 }
 

@@ -12,13 +12,15 @@ use roaring::RoaringBitmap;
 
 use crate::feed::api::Versions;
 use crate::feed::edges::Related;
-use crate::feed::matching::{MatchIndex, Predicate, Records, Rows};
+use crate::feed::matching::{MatchIndex, Predicate, Records, Rows, Within};
 use crate::model::schema::column;
 use crate::model::time::Timestamp;
 use crate::store::{SegmentView, Snapshot, StoreError};
 
 /// Candidates are tested against a clocked condition so many at a time.
 const RESIDUAL_ROWS: usize = 8_192;
+/// Chunks of rows that the first look for a page goes through.
+const AT_ONCE: u32 = 2;
 
 /// What a page is taken from.
 #[derive(Debug)]
@@ -83,7 +85,7 @@ pub(crate) struct Plan {
 pub(crate) struct Part {
     pub(crate) view: SegmentView,
     pub(crate) ranges: Vec<Range<u32>>,
-    /// Which rows of the segment are native objects, whose documents have to be read; `None` when there are none.
+    /// Which of them are native objects, whose documents have to be read; `None` when the segment has none. Says nothing of other rows.
     pub(crate) natives: Option<Rows>,
 }
 
@@ -136,7 +138,7 @@ impl Plan {
                 view.segment.file()?;
                 let natives = match view.segment.meta().natives {
                     0 => None,
-                    _ => Some(scope.index.rows(&view.segment, scope.is_native)?),
+                    _ => Some(scope.index.rows_within(&view.segment, scope.is_native, first.start..last.end)?.rows),
                 };
                 plan.parts.push(Part { view: view.clone(), ranges, natives });
             }
@@ -145,6 +147,16 @@ impl Plan {
             }
         }
         Ok(plan)
+    }
+
+    /// Finds out what pages over a segment are planned from.
+    pub(crate) fn find_out(scope: &Scope<'_>, position: usize) -> Result<(), StoreError> {
+        let Some(view) = scope.snapshot.segments().get(position) else { return Ok(()) };
+        fixed_rows(scope, position, view, 0..view.segment.rows())?;
+        if view.segment.meta().natives > 0 {
+            scope.index.rows(&view.segment, scope.is_native)?;
+        }
+        Ok(())
     }
 
     /// How many rows were added after `after`.
@@ -198,45 +210,61 @@ fn rows_of(
     start: u32,
     wanted: u64,
 ) -> Result<Vec<Range<u32>>, StoreError> {
-    let mut rows = fixed_rows(scope, position, view)?;
-    if let Some(exact) = scope.exact.filter(|_| !history.takes_newest(scope.versions)) {
-        // Rows outside the history have one version, which must be one of those asked for.
-        rows = rows.intersect(scope.index.rows(&view.segment, exact)?);
-    }
     let hidden = history.hidden(position, view);
     let mut taken = Taken { ranges: Vec::new(), rows: 0, wanted };
-    let candidates = Candidates {
-        rows: &rows,
-        hidden: &hidden,
-        extra: history.shown.get(&position),
-        next: start,
-        end: view.segment.rows(),
-    };
-    match scope.clocked {
-        None => candidates.for_each_run(|run| taken.push(run))?,
-        Some(clocked) => {
-            let mut pending: Vec<Range<u32>> = Vec::new();
-            let mut pending_rows = 0;
-            candidates.for_each_run(|run| {
-                let mut run = run;
-                while !run.is_empty() {
-                    let here = run.len().min(RESIDUAL_ROWS - pending_rows);
-                    pending.push(run.start..run.start + here as u32);
-                    pending_rows += here;
-                    run.start += here as u32;
-                    if pending_rows == RESIDUAL_ROWS {
-                        pending_rows = 0;
-                        if !test(view, clocked, &std::mem::take(&mut pending), &mut taken)? {
-                            return Ok(false);
-                        }
-                    }
-                }
-                Ok(true)
-            })?;
-            test(view, clocked, &pending, &mut taken)?;
+    let (mut next, end) = (start, view.segment.rows());
+    // A page of what matches often finds its rows at once, and leaves the rest of the segment for later; one of what matches seldom
+    // looks ever further.
+    let mut ahead = wanted.max(u64::from(scope.index.chunk_rows().saturating_mul(AT_ONCE))).min(u64::from(end)) as u32;
+    while next < end {
+        let within = next..end.min(next.saturating_add(ahead));
+        let Within { mut rows, mut until } = fixed_rows(scope, position, view, within.clone())?;
+        if let Some(exact) = scope.exact.filter(|_| !history.takes_newest(scope.versions)) {
+            // Rows outside the history have one version, which must be one of those asked for.
+            let exact = scope.index.rows_within(&view.segment, exact, within)?;
+            (rows, until) = (rows.intersect(exact.rows), until.min(exact.until));
         }
+        let extra = history.shown.get(&position);
+        let candidates = Candidates { rows: &rows, hidden: &hidden, extra, next, end: until };
+        if !take(view, scope.clocked, &candidates, &mut taken)? {
+            break;
+        }
+        next = until;
+        ahead = ahead.saturating_mul(4);
     }
     Ok(taken.ranges)
+}
+
+/// Takes candidates; `false` when enough is taken.
+fn take(
+    view: &SegmentView,
+    clocked: Option<&Predicate>,
+    candidates: &Candidates<'_>,
+    taken: &mut Taken,
+) -> Result<bool, StoreError> {
+    let Some(clocked) = clocked else {
+        candidates.for_each_run(|run| taken.push(run))?;
+        return Ok(taken.rows < taken.wanted);
+    };
+    let mut pending: Vec<Range<u32>> = Vec::new();
+    let mut pending_rows = 0;
+    candidates.for_each_run(|run| {
+        let mut run = run;
+        while !run.is_empty() {
+            let here = run.len().min(RESIDUAL_ROWS - pending_rows);
+            pending.push(run.start..run.start + here as u32);
+            pending_rows += here;
+            run.start += here as u32;
+            if pending_rows == RESIDUAL_ROWS {
+                pending_rows = 0;
+                if !test(view, clocked, &std::mem::take(&mut pending), taken)? {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    })?;
+    test(view, clocked, &pending, taken)
 }
 
 /// How many rows of a segment there are from `start` on: set algebra where nothing depends on the clock or on versions.
@@ -252,7 +280,7 @@ fn count_from(
         return Ok(ranges.iter().map(|range| range.len() as u64).sum());
     }
     let end = view.segment.rows();
-    let (all, hidden) = match fixed_rows(scope, position, view)? {
+    let (all, hidden) = match fixed_rows(scope, position, view, start..end)?.rows {
         Rows::All => (u64::from(end.saturating_sub(start)), view.superseded.range_cardinality(start..end)),
         Rows::Some(rows) => {
             (rows.range_cardinality(start..end), (&*rows & &*view.superseded).range_cardinality(start..end))
@@ -262,22 +290,30 @@ fn count_from(
 }
 
 fn is_edge(scope: &Scope<'_>, view: &SegmentView, row: u32) -> Result<bool, StoreError> {
-    Ok(scope.index.rows(&view.segment, scope.is_edge)?.contains(row))
+    scope.index.holds(&view.segment, scope.is_edge, row)
 }
 
-fn fixed_rows(scope: &Scope<'_>, position: usize, view: &SegmentView) -> Result<Rows, StoreError> {
+/// What of `within`, and perhaps of what follows, is served without looking at the clock or at versions.
+fn fixed_rows(
+    scope: &Scope<'_>,
+    position: usize,
+    view: &SegmentView,
+    within: Range<u32>,
+) -> Result<Within, StoreError> {
     // Rows asked for by id were tested one by one: building bitmaps for them would scan the segment.
     if let Some(only) = scope.only {
-        return Ok(Rows::Some(Arc::new(only.get(&position).cloned().unwrap_or_default())));
+        let rows = Rows::Some(Arc::new(only.get(&position).cloned().unwrap_or_default()));
+        return Ok(Within { rows, until: view.segment.rows() });
     }
-    let mut rows = scope.base.rows(scope.index, &view.segment)?;
+    let Within { mut rows, mut until } = scope.base.rows_within(scope.index, &view.segment, within.clone())?;
     if let Some(edges) = scope.edges.of_segment(position)? {
         rows = rows.union(edges);
     }
     for predicate in scope.filters {
-        rows = rows.intersect(scope.index.rows(&view.segment, predicate)?);
+        let filtered = scope.index.rows_within(&view.segment, predicate, within.clone())?;
+        (rows, until) = (rows.intersect(filtered.rows), until.min(filtered.until));
     }
-    Ok(rows)
+    Ok(Within { rows, until })
 }
 
 struct Taken {
@@ -417,7 +453,9 @@ impl History {
         }
         let mut history = History { active: true, ..History::default() };
         let views = scope.snapshot.segments();
-        let of_view = |(position, view)| fixed_rows(scope, position, view);
+        let of_view = |(position, view): (usize, &SegmentView)| {
+            fixed_rows(scope, position, view, 0..view.segment.rows()).map(|within| within.rows)
+        };
         let fixed = views.iter().enumerate().map(of_view).collect::<Result<Vec<Rows>, _>>()?;
         let keys = multi_version_keys(scope)?;
         let mut groups: Vec<Vec<Version>> = vec![Vec::new(); keys.len()];

@@ -9,7 +9,7 @@
 //! Scattered rows cost a data page of each column that is read for them. So types that need other columns are read apart from each other
 //! where that spares more than it costs.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -293,6 +293,7 @@ struct Groups {
 
 struct Group {
     columns: Vec<&'static str>,
+    /// Empty where there is but one group.
     rows: RoaringBitmap,
     /// Which of the slice's data pages they are in.
     pages: Pages,
@@ -343,40 +344,16 @@ fn groups_of(job: &Job, part: &Part) -> Result<Groups, StoreError> {
     if types.len() < 2 {
         return Ok(Groups::whole(columns_of(Shape::Objects, &job.options, part)));
     }
-    let mut rows = part.ranges.iter().cloned().flatten();
-    let mut classes: BTreeMap<(bool, Option<StixType>), (RoaringBitmap, Pages)> = BTreeMap::new();
-    let mut class_of = Vec::new();
-    let (mut page, mut place) = (None, 0);
-    for batch in part.view.segment.read(&part.ranges, &[column::STIX_TYPE], SLICE_ROWS as usize)? {
-        let batch = batch?;
-        let names = batch.column(0).as_dictionary_opt::<Int32Type>();
-        let known: Vec<Option<StixType>> = names
-            .and_then(|names| names.values().as_string_opt::<i32>())
-            .map(|values| values.iter().map(|name| name.and_then(StixType::named)).collect())
-            .unwrap_or_default();
-        for (at, row) in (0..batch.num_rows()).zip(&mut rows) {
-            if page != Some(row / SLICE_ROWS) {
-                place += u32::from(page.is_some());
-                page = Some(row / SLICE_ROWS);
-            }
-            let stix_type = names.and_then(|names| names.key(at)).and_then(|key| known.get(key).copied().flatten());
-            let is_native = part.natives.as_ref().is_some_and(|natives| natives.contains(row));
-            let class = (is_native, stix_type);
-            let (rows, pages) = classes.entry(class).or_default();
-            rows.insert(row);
-            pages.insert(place);
-            class_of.push(class);
-        }
-    }
+    let (classes, class_of) = classes_of(part)?;
     let mut all: Vec<Group> = Vec::new();
-    let mut group_of = BTreeMap::new();
-    for (class, (rows, pages)) in classes {
-        let types = class.1.as_slice();
-        let columns = match class.0 {
+    let mut group_of = Vec::with_capacity(classes.len());
+    for Class { is_native, stix_type, pages } in classes {
+        let types = stix_type.as_slice();
+        let columns = match is_native {
             true => render::columns(&job.options, Some(types)),
             false => render::indicator_columns(&job.options, Some(types)),
         };
-        let own = Group { columns, rows, pages };
+        let own = Group { columns, rows: RoaringBitmap::new(), pages };
         // What each group would save by having these rows as well.
         let saved = |group: &Group| {
             let cost = |group: &Group| i64::from(group.pages.count() * weight(&group.columns));
@@ -393,16 +370,71 @@ fn groups_of(job: &Job, part: &Part) -> Result<Groups, StoreError> {
         };
         if let Some(group) = all.get_mut(at) {
             group.columns = united(&group.columns, &own.columns);
-            group.rows |= own.rows;
             group.pages = group.pages.union(own.pages);
         }
-        group_of.insert(class, at as u8);
+        group_of.push(at as u8);
     }
-    if all.is_empty() {
-        return Ok(Groups::whole(columns_of(Shape::Objects, &job.options, part)));
+    match all.len() {
+        0 => return Ok(Groups::whole(columns_of(Shape::Objects, &job.options, part))),
+        1 => return Ok(Groups { order: Vec::new(), all }),
+        _ => {}
     }
-    let order = class_of.iter().map(|class| group_of.get(class).copied().unwrap_or_default()).collect();
+    let order: Vec<u8> =
+        class_of.iter().map(|class| group_of.get(usize::from(*class)).copied().unwrap_or_default()).collect();
+    for (row, group) in part.ranges.iter().cloned().flatten().zip(&order) {
+        if let Some(group) = all.get_mut(usize::from(*group)) {
+            group.rows.insert(row);
+        }
+    }
     Ok(Groups { order, all })
+}
+
+/// Rows of one type, native objects or not.
+struct Class {
+    is_native: bool,
+    stix_type: Option<StixType>,
+    pages: Pages,
+}
+
+/// The classes of the rows of a slice, and which of them each row is of.
+fn classes_of(part: &Part) -> Result<(Vec<Class>, Vec<u8>), StoreError> {
+    let mut rows = part.ranges.iter().cloned().flatten();
+    let (mut classes, mut class_of): (Vec<Class>, Vec<u8>) = (Vec::new(), Vec::new());
+    let (mut page, mut place) = (None, 0);
+    for batch in part.view.segment.read(&part.ranges, &[column::STIX_TYPE], SLICE_ROWS as usize)? {
+        let batch = batch?;
+        let names = batch.column(0).as_dictionary_opt::<Int32Type>();
+        let known: Vec<Option<StixType>> = names
+            .and_then(|names| names.values().as_string_opt::<i32>())
+            .map(|values| values.iter().map(|name| name.and_then(StixType::named)).collect())
+            .unwrap_or_default();
+        // The class of each entry of the dictionary, and behind them of rows without a type, for those that were met.
+        let mut met = vec![[None::<u8>; 2]; known.len() + 1];
+        for (at, row) in (0..batch.num_rows()).zip(&mut rows) {
+            if page != Some(row / SLICE_ROWS) {
+                place += u32::from(page.is_some());
+                page = Some(row / SLICE_ROWS);
+            }
+            let entry = names.and_then(|names| names.key(at)).filter(|key| *key < known.len()).unwrap_or(known.len());
+            let is_native = part.natives.as_ref().is_some_and(|natives| natives.contains(row));
+            let Some(met) = met.get_mut(entry).and_then(|met| met.get_mut(usize::from(is_native))) else { continue };
+            let class = *met.get_or_insert_with(|| {
+                let stix_type = known.get(entry).copied().flatten();
+                let is_same = |class: &Class| class.is_native == is_native && class.stix_type == stix_type;
+                let place = classes.iter().position(is_same).unwrap_or_else(|| {
+                    classes.push(Class { is_native, stix_type, pages: Pages::default() });
+                    classes.len() - 1
+                });
+                // There are fewer types than that.
+                place as u8
+            });
+            if let Some(class) = classes.get_mut(usize::from(class)) {
+                class.pages.insert(place);
+            }
+            class_of.push(class);
+        }
+    }
+    Ok((classes, class_of))
 }
 
 /// Both, in an order that says nothing.

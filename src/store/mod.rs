@@ -27,10 +27,11 @@ mod gc;
 mod index;
 mod manifest;
 mod provider;
+mod prune;
 mod segment;
 mod snapshot;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;

@@ -903,6 +903,16 @@ impl SegmentFile {
         self.metadata.metadata()
     }
 
+    /// Columns of the file; those of an earlier version of the program are fewer.
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        self.metadata.schema()
+    }
+
+    /// The file as the library reads it, every byte checked.
+    pub(crate) fn reader_of_ranges(self: &Arc<Self>) -> impl ChunkReader + use<> {
+        SharedFile(Arc::clone(self))
+    }
+
     /// Bytes of a range, every touched chunk checked once.
     pub(crate) fn read_range(&self, range: Range<u64>) -> io::Result<Bytes> {
         let first = self.chunks.partition_point(|chunk| chunk.end <= range.start);

@@ -102,7 +102,7 @@ impl FileSink for MortalSink {
     }
 }
 
-fn import(store: &Store, lines: &str) -> Result<Summary, String> {
+pub(crate) fn import(store: &Store, lines: &str) -> Result<Summary, String> {
     let input = Input::from_reader("test.ndjson", None, io::Cursor::new(lines.to_owned().into_bytes())).unwrap();
     let mut importer = Importer::new(store, false);
     let mut failure = None;
@@ -113,7 +113,7 @@ fn import(store: &Store, lines: &str) -> Result<Summary, String> {
     importer.finish().map_err(|error| error.to_string())
 }
 
-fn domains(numbers: std::ops::Range<usize>, score: u8) -> String {
+pub(crate) fn domains(numbers: std::ops::Range<usize>, score: u8) -> String {
     let line = |number| {
         format!(
             r#"{{"indicator_type":"Domain","value":"h{number}.example.com","score":{score},"timestamp":"2024-01-01T00:00:00Z"}}"#

@@ -128,8 +128,12 @@ impl OneCollection {
     pub(crate) fn new(store: &Store, spec: &CollectionSpec) -> Self {
         let collection = spec.build(store.ids(), &Options::default()).unwrap();
         let catalog = Catalog::new(vec![collection]).unwrap();
-        let feed =
-            StoreFeed::new(store.clone(), catalog, &FeedOptions { threads: 2, ..FeedOptions::default() }).unwrap();
+        let feed = StoreFeed::new(
+            store.clone(),
+            catalog,
+            &FeedOptions { threads: 2, match_rows: 3, ..FeedOptions::default() },
+        )
+        .unwrap();
         let collection = Arc::clone(feed.catalog().iter().next().unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         OneCollection { feed, collection, runtime }
