@@ -100,6 +100,10 @@ impl Packing {
         Packing { coding, checksum: crc32fast::Hasher::new(), plain_bytes: 0 }
     }
 
+    pub(crate) fn coding(&self) -> Coding {
+        self.coding
+    }
+
     /// The first bytes: what the coding needs, and `plain`.
     pub(crate) fn open(&mut self, plain: &[u8]) -> io::Result<Bytes> {
         let mut out = Vec::with_capacity(plain.len() + 64);

@@ -51,6 +51,8 @@ pub struct FeedOptions {
     pub rendered_bytes: usize,
     /// Slices of about a thousand objects that may be rendered ahead, over all requests.
     pub slices_ahead: usize,
+    /// Rows of a page that is made in one go, by the thread that plans it: fewer are made sooner than handed over.
+    pub small_page_rows: u64,
 }
 
 impl Default for FeedOptions {
@@ -61,6 +63,7 @@ impl Default for FeedOptions {
             match_rows: 16_384,
             rendered_bytes: 128 << 20,
             slices_ahead: 64,
+            small_page_rows: 64,
         }
     }
 }
@@ -85,6 +88,7 @@ pub(super) struct Shared {
     predicates: Mutex<LruCache<String, Predicate>>,
     context: SessionContext,
     cursor_key: [u8; 32],
+    small_page_rows: u64,
 }
 
 impl std::fmt::Debug for StoreFeed {
@@ -135,6 +139,7 @@ impl StoreFeed {
                 edges: EdgeIndex::new(is_edge, is_posted),
                 is_native,
                 cursor_key: store.cursor_key()?,
+                small_page_rows: options.small_page_rows,
                 store,
                 catalog: RwLock::new(Arc::new(catalog)),
                 buffers: BufferPool::new(options.slices_ahead + pool.threads(), 8 << 20),
@@ -198,10 +203,11 @@ impl Feed for StoreFeed {
 
     async fn page(&self, collection: &Arc<Collection>, shape: Shape, request: PageRequest) -> Result<Page, FeedError> {
         let (shared, planned_for) = (Arc::clone(&self.shared), Arc::clone(collection));
-        let planned = self.shared.pool.run(move || shared.plan(&planned_for, shape, &request)).await;
-        let planned =
-            planned.map_err(|source| FeedError::Internal { what: "plan a page", source: Box::new(source) })??;
-        Ok(self.shared.start(collection, shape, planned))
+        let page = self.shared.pool.run(move || {
+            let planned = shared.plan(&planned_for, shape, &request)?;
+            shared.start(&planned_for, shape, planned)
+        });
+        page.await.map_err(|source| FeedError::Internal { what: "plan a page", source: Box::new(source) })?
     }
 }
 
@@ -413,9 +419,9 @@ impl Shared {
         asked: Timestamp,
     ) -> Result<(Records, Option<Predicate>), FeedError> {
         let condition = self.predicate(format!("{form}\0base"), || served_records(collection, options))?;
-        let definitions = match served_definitions(collection, options) {
-            Some(expr) => Some(self.predicate(format!("{form}\0definitions"), || expr)?),
-            None => None,
+        let definitions = match has_definitions(collection, options) {
+            true => Some(self.predicate(format!("{form}\0definitions"), || served_definitions(options))?),
+            false => None,
         };
         let clocked = match collection.query.clocked(asked).filter(|_| !collection.inbox) {
             // It names the instant, so keeping it would only fill the cache. Relationships and definitions stand and fall with
@@ -445,7 +451,7 @@ impl Shared {
         Ok(predicate)
     }
 
-    fn start(&self, collection: &Collection, shape: Shape, planned: Planned) -> Page {
+    fn start(&self, collection: &Collection, shape: Shape, planned: Planned) -> Result<Page, FeedError> {
         let Planned { plan, options, coding, tag, total, next, resume } = planned;
         let frame = Frame {
             list: match shape {
@@ -477,9 +483,13 @@ impl Shared {
                 cache: Arc::clone(&self.cache),
                 ahead: Arc::clone(&self.ahead),
             };
-            (Body::Stream(stream::body(job, plan.parts)), coding)
+            let body = match plan.rows {
+                rows if rows <= self.small_page_rows => Body::Whole(stream::whole(&job, plan.parts)?),
+                _ => Body::Stream(stream::body(job, plan.parts)),
+            };
+            (body, coding)
         };
-        Page {
+        Ok(Page {
             first: plan.first.or(resume),
             last: plan.last.or(resume),
             more: plan.more,
@@ -488,7 +498,7 @@ impl Shared {
             tag,
             coding,
             body,
-        }
+        })
     }
 
     fn count(&self, collection: &Collection) -> Result<u64, FeedError> {
@@ -646,9 +656,9 @@ fn forms(walk: &Walk) -> Forms {
 /// Of [`selected`] rows those that have a form in that version and profile, and the definitions they are served with.
 pub(crate) fn served(collection: &Collection, options: &RenderOptions) -> Expr {
     let records = served_records(collection, options);
-    match served_definitions(collection, options) {
-        Some(definitions) => records.or(definitions),
-        None => records,
+    match has_definitions(collection, options) {
+        true => records.or(served_definitions(options)),
+        false => records,
     }
 }
 
@@ -677,16 +687,17 @@ fn served_records(collection: &Collection, options: &RenderOptions) -> Expr {
     }
 }
 
-/// Those of [`served`] that are definitions.
-fn served_definitions(collection: &Collection, options: &RenderOptions) -> Option<Expr> {
-    let definitions = render::definitions(options);
-    if collection.inbox || definitions.is_empty() {
-        return None;
-    }
+/// Whether any of [`served`] are definitions.
+fn has_definitions(collection: &Collection, options: &RenderOptions) -> bool {
+    !collection.inbox && !render::definitions(options).is_empty()
+}
+
+/// Those of [`served`] that are.
+fn served_definitions(options: &RenderOptions) -> Expr {
     let colours = render::marking_colours(options).into_iter().map(lit).collect();
     let is_marking = col(column::STIX_TYPE).eq(lit(StixType::MarkingDefinition.as_str()));
     let has_form = Expr::Not(Box::new(is_marking)).or(col(column::VALUE).in_list(colours, false));
-    Some(of_kind(kind_value::DEFINITION).and(typed(&definitions)).and(has_form))
+    of_kind(kind_value::DEFINITION).and(typed(&render::definitions(options))).and(has_form)
 }
 
 /// Native objects keep their form, and 2.1 objects are none of 2.0. The other way round they are: STIX 2.1 has rules for meeting 2.0.

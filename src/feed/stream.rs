@@ -58,9 +58,41 @@ struct State {
     packing: Packing,
     /// A slice that waits for the comma before it to be sent.
     held: Option<Bytes>,
+    joint: Joint,
+    step: Step,
+}
+
+/// Joins slices to a list.
+#[derive(Default)]
+struct Joint {
     written: u64,
     skipped: u64,
-    step: Step,
+}
+
+impl Joint {
+    /// A slice as it is sent, and the comma before it where that goes by itself.
+    fn add(&mut self, packing: &mut Packing, slice: Slice) -> Result<[Option<Bytes>; 2], FeedError> {
+        let Slice { packed, rendered } = slice;
+        self.skipped += rendered.skipped as u64;
+        if rendered.written == 0 {
+            return Ok([None, None]);
+        }
+        let is_first = self.written == 0;
+        self.written += rendered.written as u64;
+        if packing.coding() == Coding::Identity {
+            // Slices begin with the comma that parts them from the one before.
+            return Ok([None, Some(if is_first { packed.bytes.slice(1..) } else { packed.bytes })]);
+        }
+        let comma = if is_first { None } else { Some(packing.between(b",").map_err(unpacked)?) };
+        packing.note(&packed);
+        Ok([comma, Some(packed.bytes)])
+    }
+
+    fn tell_skipped(&self) {
+        if self.skipped > 0 {
+            tracing::warn!(rows = self.skipped, "rows that cannot be rendered were left out of a page");
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -93,8 +125,7 @@ pub(crate) fn body(job: Job, parts: Vec<Part>) -> BoxStream<'static, Result<Byte
         slices,
         working,
         held: None,
-        written: 0,
-        skipped: 0,
+        joint: Joint::default(),
         step: Step::Head,
     };
     stream::unfold(state, |mut state| async move { state.next().await.map(|item| (item, state)) }).fuse().boxed()
@@ -129,33 +160,39 @@ impl State {
         loop {
             let Some(made) = self.working.next(&mut keyed(&self.job, &mut self.slices)).await else {
                 self.step = Step::Done;
-                if self.skipped > 0 {
-                    tracing::warn!(rows = self.skipped, "rows that cannot be rendered were left out of a page");
-                }
+                self.joint.tell_skipped();
                 let packing = std::mem::replace(&mut self.packing, Packing::new(Coding::Identity));
                 return packing.close(&self.job.tail).map_err(unpacked);
             };
-            let Slice { packed, rendered } = made?;
-            self.skipped += rendered.skipped as u64;
-            if rendered.written == 0 {
-                continue;
+            match self.joint.add(&mut self.packing, made?)? {
+                [Some(comma), slice] => {
+                    self.held = slice;
+                    return Ok(comma);
+                }
+                [None, Some(slice)] => return Ok(slice),
+                [None, None] => {}
             }
-            let is_first = self.written == 0;
-            self.written += rendered.written as u64;
-            if self.job.coding == Coding::Identity {
-                // Slices begin with the comma that parts them from the one before.
-                return Ok(if is_first { packed.bytes.slice(1..) } else { packed.bytes });
-            }
-            if is_first {
-                self.packing.note(&packed);
-                return Ok(packed.bytes);
-            }
-            let comma = self.packing.between(b",").map_err(unpacked)?;
-            self.packing.note(&packed);
-            self.held = Some(packed.bytes);
-            return Ok(comma);
         }
     }
+}
+
+/// The same of a page so small that handing it from thread to thread would take longer than making it. Runs on the calling thread.
+pub(crate) fn whole(job: &Job, parts: Vec<Part>) -> Result<Bytes, FeedError> {
+    let mut slices = VecDeque::new();
+    parts.into_iter().for_each(|part| cut(part, SLICE_ROWS, &mut |slice| slices.push_back(slice)));
+    let mut packing = Packing::new(job.coding);
+    let mut out = Vec::from(packing.open(&job.head).map_err(unpacked)?);
+    let mut joint = Joint::default();
+    for (part, key) in keyed(job, &mut slices) {
+        let made = match job.cache.get(&key) {
+            Some(kept) => kept,
+            None => slice(job, &part, key)?,
+        };
+        joint.add(&mut packing, made)?.into_iter().flatten().for_each(|bytes| out.extend_from_slice(&bytes));
+    }
+    joint.tell_skipped();
+    out.extend_from_slice(&packing.close(&job.tail).map_err(unpacked)?);
+    Ok(out.into())
 }
 
 /// The slices to come, each with its name.

@@ -46,7 +46,12 @@ fn run(feed: &StoreFeed, stopped: &AtomicBool) {
     // One core, however many there are: the others are for clients.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).thread_name(|_| "warm".to_owned()).build();
     let mut done = None;
-    while !stopped.load(Ordering::Relaxed) {
+    loop {
+        // At the start as well: whoever waits for the server's first answers gets all cores for them.
+        std::thread::park_timeout(PERIOD);
+        if stopped.load(Ordering::Relaxed) {
+            return;
+        }
         // A panic costs this round.
         let round = || match &pool {
             Ok(pool) => pool.install(|| round(feed, &mut done, stopped)),
@@ -58,7 +63,6 @@ fn run(feed: &StoreFeed, stopped: &AtomicBool) {
             Ok(Err(error)) => tracing::debug!(error = &error as &dyn std::error::Error, "match index not filled"),
             Err(_) => tracing::error!("filling the match index panicked; it is tried again with the next commit"),
         }
-        std::thread::park_timeout(PERIOD);
     }
 }
 

@@ -647,10 +647,10 @@ impl Segment {
         batch_rows: usize,
     ) -> Result<SegmentBatches, StoreError> {
         let file = self.file()?;
-        let wrong = parquet_error("read", self.describe());
-        let reader = file.reader(ranges, columns, batch_rows).map_err(wrong)?;
+        let reader = file.reader(ranges, columns, batch_rows);
+        let reader = reader.map_err(|error| parquet_error("read", file.path.clone())(error))?;
         let missing = file.missing(columns);
-        Ok(SegmentBatches { reader, file, missing, path: self.describe() })
+        Ok(SegmentBatches { reader, file, missing })
     }
 
     /// Whether there are edges among its rows.
@@ -1081,7 +1081,6 @@ pub struct SegmentBatches {
     reader: ParquetRecordBatchReader,
     file: Arc<SegmentFile>,
     missing: Vec<(usize, FieldRef)>,
-    path: String,
 }
 
 impl SegmentBatches {
@@ -1103,7 +1102,7 @@ impl SegmentBatches {
 
 impl std::fmt::Debug for SegmentBatches {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SegmentBatches({})", self.path)
+        write!(f, "SegmentBatches({})", self.file.path)
     }
 }
 
@@ -1113,7 +1112,7 @@ impl Iterator for SegmentBatches {
     fn next(&mut self) -> Option<Self::Item> {
         debug_assert!(self.file.bytes > 0);
         let batch = self.reader.next()?;
-        Some(batch.and_then(|batch| self.complete(batch)).map_err(|error| StoreError::damaged(&self.path, error)))
+        Some(batch.and_then(|batch| self.complete(batch)).map_err(|error| StoreError::damaged(&self.file.path, error)))
     }
 }
 

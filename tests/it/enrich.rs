@@ -25,8 +25,12 @@ use crate::support::{Server, TempStore, import, import_text, indicator, spec, te
 fn feed(store: &Store, collections: &[(&str, &str)]) -> StoreFeed {
     let built = collections.iter().map(|(title, query)| spec(title, query).build(store.ids(), &Options::default()));
     let catalog = Catalog::new(built.map(Result::unwrap).collect()).unwrap();
-    StoreFeed::new(store.clone(), catalog, &FeedOptions { threads: 2, match_rows: 3, ..FeedOptions::default() })
-        .unwrap()
+    StoreFeed::new(
+        store.clone(),
+        catalog,
+        &FeedOptions { threads: 2, match_rows: 3, small_page_rows: 2, ..FeedOptions::default() },
+    )
+    .unwrap()
 }
 
 fn enricher(store: &Store) -> Enricher {

@@ -53,7 +53,7 @@ impl Server {
         let specs = [inbox("Partners", BOX), inbox("Others", OTHER), all];
         let built = specs.iter().map(|spec| spec.build(store.ids(), &CollectionOptions::default()).unwrap());
         let catalog = Catalog::new(built.collect()).unwrap();
-        let feed_options = FeedOptions { threads: 2, match_rows: 3, ..FeedOptions::default() };
+        let feed_options = FeedOptions { threads: 2, match_rows: 3, small_page_rows: 2, ..FeedOptions::default() };
         let feed = StoreFeed::new(store.clone(), catalog, &feed_options).unwrap();
         let mut options = serve::Options { listen: "127.0.0.1:0".parse().unwrap(), ..serve::Options::default() };
         options.auth.users = folder.join("users.json");

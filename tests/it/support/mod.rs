@@ -131,7 +131,7 @@ impl OneCollection {
         let feed = StoreFeed::new(
             store.clone(),
             catalog,
-            &FeedOptions { threads: 2, match_rows: 3, ..FeedOptions::default() },
+            &FeedOptions { threads: 2, match_rows: 3, small_page_rows: 2, ..FeedOptions::default() },
         )
         .unwrap();
         let collection = Arc::clone(feed.catalog().iter().next().unwrap());
