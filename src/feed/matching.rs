@@ -275,8 +275,9 @@ impl Chunked<'_> {
 #[derive(Debug)]
 struct Known {
     state: Mutex<State>,
+    /// Memory that it takes.
     bytes: AtomicUsize,
-    /// Of these, what the budget was charged.
+    /// What of that the budget was charged.
     counted: AtomicUsize,
 }
 
