@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::feed::StoreFeed;
 use crate::feed::api::{Feed, FeedError};
 use crate::feed::collection::Catalog;
+use crate::runtime;
 
 /// How often it looks whether there is something new.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -43,8 +44,7 @@ impl Drop for Warmer {
 }
 
 fn run(feed: &StoreFeed, stopped: &AtomicBool) {
-    // One core, however many there are: the others are for clients.
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).thread_name(|_| "warm".to_owned()).build();
+    let pool = runtime::background("warm");
     let mut done = None;
     loop {
         // At the start as well: whoever waits for the server's first answers gets all cores for them.

@@ -8,4 +8,5 @@ mod pool;
 
 pub use buffers::{BufferPool, Filling};
 pub use ordered::Ordered;
+pub(crate) use pool::background;
 pub use pool::{CpuPool, Unfinished};

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 use tokio::sync::oneshot;
 
 /// A fixed number of threads that compute. Clones share them.
@@ -75,9 +76,38 @@ impl CpuPool {
     }
 }
 
+/// A pool of one thread for what is done in the background: it takes one core, however many there are, and that only where others leave it.
+pub(crate) fn background(name: &'static str) -> Result<rayon::ThreadPool, rayon::ThreadPoolBuildError> {
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(1).thread_name(move |_| name.to_owned());
+    threads.start_handler(|_| give_way()).build()
+}
+
+/// Has the calling thread give way to others. Not to the last: it may hold a lock that they wait for.
+fn give_way() {
+    // Of 100. Linux has it as a niceness of 9.
+    if let Ok(low) = ThreadPriorityValue::try_from(25u8)
+        && let Err(error) = set_current_thread_priority(ThreadPriority::Crossplatform(low))
+    {
+        tracing::debug!(%error, "work in the background has the priority of any other");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn background_work_gives_way() {
+        let niceness = || -> i32 {
+            let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+            // Field 19; the name, which may hold blanks, ends with the last bracket.
+            stat.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap().parse().unwrap()
+        };
+        let own = niceness();
+        assert!(background("test").unwrap().install(niceness) > own);
+        assert_eq!(niceness(), own);
+    }
 
     #[tokio::test]
     async fn panics_become_errors_and_the_pool_lives_on() {

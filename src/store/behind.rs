@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::error::StoreError;
 use super::{CompactOptions, CompactReport, Extent, Store};
+use crate::runtime;
 
 /// How often it looks whether there are too many segments.
 const PERIOD: Duration = Duration::from_secs(60);
@@ -84,9 +85,7 @@ fn round(store: &Store, thorough: bool) -> Result<Option<(CompactReport, f64)>, 
     // A handle of its own, so that its files are not synced by somebody else's commit, nor waited for by it.
     let own = Store::open(store.options().clone())?;
     let options = CompactOptions { extent: Extent::Needed, ..CompactOptions::default() };
-    // One core, however many there are: the others are for clients.
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).thread_name(|_| "compaction".to_owned()).build();
-    let report = match pool {
+    let report = match runtime::background("compaction") {
         Ok(pool) => pool.install(|| own.compact(&options)),
         Err(_) => own.compact(&options),
     }?;
