@@ -154,6 +154,7 @@ fn announce_sources(scheduler: &Scheduler) -> Result<(), CliError> {
 fn feed_options(config: &Config) -> FeedOptions {
     FeedOptions {
         match_index_bytes: config.cache.matches,
+        gathered_bytes: config.cache.gathered,
         rendered_bytes: config.cache.rendered,
         ..FeedOptions::default()
     }

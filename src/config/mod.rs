@@ -59,6 +59,8 @@ pub struct Config {
 pub struct CacheOptions {
     /// For which rows of a segment a query matches, in bytes.
     pub matches: usize,
+    /// For rows of collections that have few, in bytes.
+    pub gathered: usize,
     /// For pieces of pages that are asked for again and again, in bytes.
     pub rendered: usize,
     /// Whether a server finds out before it is asked which rows the collections serve.
@@ -83,7 +85,12 @@ pub struct StoreOptions {
 impl Default for CacheOptions {
     fn default() -> Self {
         let feed = crate::feed::FeedOptions::default();
-        Self { matches: feed.match_index_bytes, rendered: feed.rendered_bytes, warm: true }
+        Self {
+            matches: feed.match_index_bytes,
+            gathered: feed.gathered_bytes,
+            rendered: feed.rendered_bytes,
+            warm: true,
+        }
     }
 }
 

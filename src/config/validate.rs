@@ -463,6 +463,7 @@ impl Reader<'_> {
         };
         let cache = CacheOptions {
             matches: bytes("matches_bytes", defaults.matches),
+            gathered: bytes("gathered_bytes", defaults.gathered),
             rendered: bytes("rendered_bytes", defaults.rendered),
             warm: section.flag("warm").map_or(defaults.warm, |given| given.value),
         };

@@ -11,6 +11,7 @@ mod cache;
 mod coding;
 mod cursor;
 mod edges;
+mod gathered;
 mod matching;
 mod members;
 mod page;

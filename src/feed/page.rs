@@ -21,7 +21,8 @@ use crate::feed::cache::SliceCache;
 use crate::feed::collection::{Catalog, Collection};
 use crate::feed::cursor::{self, Cursor};
 use crate::feed::edges::{self, EdgeIndex, Ends, Related};
-use crate::feed::matching::{MatchIndex, Posted, Predicate, Records};
+use crate::feed::gathered::{Gathering, OfCollection};
+use crate::feed::matching::{MatchIndex, Posted, Predicate, Records, Rows};
 use crate::feed::members::Members;
 use crate::feed::plan::{Forms, Plan, Scope};
 use crate::feed::stream::{self, Job};
@@ -47,6 +48,8 @@ pub struct FeedOptions {
     pub match_index_bytes: usize,
     /// Rows of a segment that are matched together, at least: a page needs to know of no more than its own, and finding out has a price.
     pub match_rows: u32,
+    /// Memory for rows of collections that have few.
+    pub gathered_bytes: usize,
     /// Memory for rendered slices that are asked for again and again.
     pub rendered_bytes: usize,
     /// Slices of about a thousand objects that may be rendered ahead, over all requests.
@@ -61,6 +64,7 @@ impl Default for FeedOptions {
             threads: 0,
             match_index_bytes: 256 << 20,
             match_rows: 16_384,
+            gathered_bytes: 64 << 20,
             rendered_bytes: 128 << 20,
             slices_ahead: 64,
             small_page_rows: 64,
@@ -82,6 +86,7 @@ pub(super) struct Shared {
     pub(super) ahead: Arc<Semaphore>,
     cache: Arc<SliceCache>,
     index: MatchIndex,
+    gathering: Gathering,
     edges: EdgeIndex,
     /// Holds for native objects and relationships, which are served as they came.
     is_native: Predicate,
@@ -147,6 +152,7 @@ impl StoreFeed {
                 ahead: Arc::new(Semaphore::new(options.slices_ahead)),
                 cache: Arc::new(SliceCache::new(options.rendered_bytes)),
                 index: MatchIndex::new(options.match_index_bytes, options.match_rows),
+                gathering: Gathering::new(options.gathered_bytes),
                 predicates: Mutex::new(LruCache::new(NonZeroUsize::MIN.saturating_add(PREDICATES - 1))),
                 context,
             }),
@@ -299,6 +305,7 @@ impl Shared {
             index: &self.index,
             base: &prepared.base,
             edges: &prepared.edges,
+            gathered: &prepared.gathered,
             is_edge: &self.edges.is_edge,
             is_native: &self.is_native,
             filters: &prepared.filters,
@@ -407,7 +414,7 @@ impl Shared {
             Versions::Last | Versions::All => None,
         };
         let forms = if collection.inbox { forms(walk) } else { Forms::One };
-        Ok(Prepared { base, edges, filters, clocked, exact, forms })
+        Ok(Prepared { base, edges, gathered: self.gathering.of(&collection.id), filters, clocked, exact, forms })
     }
 
     /// The records of a collection, and what of their condition depends on the time of asking.
@@ -508,22 +515,52 @@ impl Shared {
         Plan::count(&scope, None).map_err(unreadable)
     }
 
-    /// Finds out which rows the collection serves, in every segment where that is not known; `false` when it is to stop, or when the
-    /// index has no room for more. Runs on the calling pool.
+    /// Finds out which rows the collection serves, in every segment where that is not known, and gathers them where they are few; `false`
+    /// when it is to stop, or when the index has no room for more. Runs on the calling pool.
     pub(super) fn warm(&self, collection: &Collection, goes_on: &dyn Fn() -> bool) -> Result<bool, FeedError> {
-        for version in [StixVersion::V21, StixVersion::V20] {
-            let walk = self.whole(collection, RenderOptions { version, ..collection.options.clone() })?;
-            let prepared = self.prepare(collection, &walk)?;
-            let scope = self.scope(&walk, &prepared, &Versions::Last, None);
-            // The newest first: that is what most clients ask for.
-            for segment in (0..walk.snapshot.segments().len()).rev() {
-                if !goes_on() || self.index.is_nearly_full() {
-                    return Ok(false);
-                }
-                Plan::find_out(&scope, segment).map_err(unreadable)?;
+        let walk = self.whole(collection, collection.options.clone())?;
+        let walks = [StixVersion::V21, StixVersion::V20].map(|version| {
+            let options = RenderOptions { version, ..collection.options.clone() };
+            Walk { form: form(collection, &options), options, ..walk.clone() }
+        });
+        let prepared = walks
+            .iter()
+            .map(|walk| self.prepare(collection, walk))
+            .collect::<Result<Vec<Prepared<'_>>, FeedError>>()?;
+        // The newest first: that is what most clients ask for.
+        for (position, view) in walk.snapshot.segments().iter().enumerate().rev() {
+            if !goes_on() || self.index.is_nearly_full() {
+                return Ok(false);
+            }
+            let (mut served, mut columns) = (Rows::Some(Arc::default()), Vec::new());
+            for (walk, prepared) in walks.iter().zip(&prepared) {
+                let scope = self.scope(walk, prepared, &Versions::Last, None);
+                served = match Plan::find_out(&scope, position, view).map_err(unreadable)? {
+                    Rows::All => Rows::All,
+                    Rows::Some(rows) => served.union(&rows),
+                };
+                columns = stream::united(&columns, &stream::columns_of_any(&walk.options, &view.segment));
+            }
+            if let Rows::Some(rows) = served {
+                let rows = &*rows - &*view.superseded;
+                self.gathering.keep(&collection.id, &view.segment, &rows, &columns).map_err(unreadable)?;
             }
         }
         Ok(true)
+    }
+
+    #[cfg(test)]
+    pub(super) fn gathering(&self) -> &Gathering {
+        &self.gathering
+    }
+
+    /// Forgets what was gathered of collections that are not served any more, and of segments that are not there any more.
+    pub(super) fn forget(&self, catalog: &Catalog) -> Result<(), FeedError> {
+        let snapshot = self.store.snapshot().map_err(unreadable)?;
+        let is_served = |id: &str| catalog.iter().any(|collection| collection.id == id);
+        let is_there = |id: &str| snapshot.segments().iter().any(|view| view.segment.id() == id);
+        self.gathering.retain(is_served, is_there);
+        Ok(())
     }
 
     /// Everything in a collection as of now.
@@ -546,6 +583,7 @@ pub(super) struct Prepared<'a> {
     base: Records,
     /// Relationships.
     edges: Related<'a>,
+    gathered: Arc<OfCollection>,
     pub(super) filters: Vec<Predicate>,
     pub(super) clocked: Option<Predicate>,
     exact: Option<Predicate>,

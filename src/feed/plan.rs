@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use arrow::util::bit_iterator::BitIndexIterator;
@@ -12,6 +12,7 @@ use roaring::RoaringBitmap;
 
 use crate::feed::api::Versions;
 use crate::feed::edges::Related;
+use crate::feed::gathered::{Gathered, OfCollection};
 use crate::feed::matching::{MatchIndex, Predicate, Records, Rows, Within};
 use crate::model::schema::column;
 use crate::model::time::Timestamp;
@@ -35,6 +36,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) is_edge: &'a Predicate,
     /// Holds for native objects and relationships.
     pub(crate) is_native: &'a Predicate,
+    /// What is kept of its rows.
+    pub(crate) gathered: &'a OfCollection,
     /// All must hold; none of them looks at the clock.
     pub(crate) filters: &'a [Predicate],
     /// Must hold as well, and depends on the time of asking.
@@ -87,6 +90,15 @@ pub(crate) struct Part {
     pub(crate) ranges: Vec<Range<u32>>,
     /// Which of them are native objects, whose documents have to be read; `None` when the segment has none. Says nothing of other rows.
     pub(crate) natives: Option<Rows>,
+    /// What is kept of the collection's rows of that segment, which may be these.
+    pub(crate) gathered: Option<Arc<Gathered>>,
+}
+
+impl Part {
+    /// These columns of its rows, if they are kept.
+    pub(crate) fn kept(&self, columns: &[&str]) -> Result<Option<RecordBatch>, StoreError> {
+        self.gathered.as_ref().map_or(Ok(None), |gathered| gathered.rows(&self.ranges, columns))
+    }
 }
 
 impl Plan {
@@ -140,7 +152,8 @@ impl Plan {
                     0 => None,
                     _ => Some(scope.index.rows_within(&view.segment, scope.is_native, first.start..last.end)?.rows),
                 };
-                plan.parts.push(Part { view: view.clone(), ranges, natives });
+                let gathered = scope.gathered.get(view.segment.id()).cloned();
+                plan.parts.push(Part { view: view.clone(), ranges, natives, gathered });
             }
             if plan.more {
                 break;
@@ -149,14 +162,12 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Finds out what pages over a segment are planned from.
-    pub(crate) fn find_out(scope: &Scope<'_>, position: usize) -> Result<(), StoreError> {
-        let Some(view) = scope.snapshot.segments().get(position) else { return Ok(()) };
-        fixed_rows(scope, position, view, 0..view.segment.rows())?;
+    /// Finds out what pages over a segment are planned from; gives the rows they may hold.
+    pub(crate) fn find_out(scope: &Scope<'_>, position: usize, view: &SegmentView) -> Result<Rows, StoreError> {
         if view.segment.meta().natives > 0 {
             scope.index.rows(&view.segment, scope.is_native)?;
         }
-        Ok(())
+        Ok(fixed_rows(scope, position, view, 0..view.segment.rows())?.rows)
     }
 
     /// How many rows were added after `after`.

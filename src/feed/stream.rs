@@ -7,13 +7,13 @@
 //! Slices asked for again and again come from the cache, packed as they are sent.
 //!
 //! Scattered rows cost a data page of each column that is read for them. So types that need other columns are read apart from each other
-//! where that spares more than it costs.
+//! where that spares more than it costs; and where a collection has few rows of a segment, they may be [gathered](super::gathered) already.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::AsArray;
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int32Type;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -30,7 +30,7 @@ use crate::model::kind::StixType;
 use crate::model::schema::column;
 use crate::render::{self, RenderError, RenderOptions, Rendered};
 use crate::runtime::{BufferPool, CpuPool, Filling, Ordered, Unfinished};
-use crate::store::{PAGE_ROWS, StoreError, row_runs};
+use crate::store::{PAGE_ROWS, Segment, StoreError, row_runs};
 
 /// Rows rendered at a time.
 const SLICE_ROWS: u32 = PAGE_ROWS as u32;
@@ -212,7 +212,8 @@ fn keyed<'a>(job: &'a Job, slices: &'a mut VecDeque<Part>) -> impl Iterator<Item
 
 /// Cuts a part into slices of at most `slice_rows` rows, as many as whole data pages have, that end where data pages end.
 pub(crate) fn cut(part: Part, slice_rows: u32, each: &mut dyn FnMut(Part)) {
-    let Part { view, ranges, natives } = part;
+    let Part { view, ranges, natives, gathered } = part;
+    let slice = |ranges| Part { view: view.clone(), ranges, natives: natives.clone(), gathered: gathered.clone() };
     let mut current: Vec<Range<u32>> = Vec::new();
     let (mut rows, mut pages, mut last_page) = (0, 0, None);
     for mut range in ranges {
@@ -221,7 +222,7 @@ pub(crate) fn cut(part: Part, slice_rows: u32, each: &mut dyn FnMut(Part)) {
             let take = (SLICE_ROWS - range.start % SLICE_ROWS).min(range.len() as u32);
             // A page boundary ends the slice once it is at least half full; scattered rows fill it up.
             if rows + take > slice_rows || (pages == SLICE_PAGES && last_page != Some(page)) {
-                each(Part { view: view.clone(), ranges: std::mem::take(&mut current), natives: natives.clone() });
+                each(slice(std::mem::take(&mut current)));
                 (rows, pages, last_page) = (0, 0, None);
             }
             if last_page != Some(page) {
@@ -236,7 +237,7 @@ pub(crate) fn cut(part: Part, slice_rows: u32, each: &mut dyn FnMut(Part)) {
         }
     }
     if !current.is_empty() {
-        each(Part { view, ranges: current, natives });
+        each(slice(current));
     }
 }
 
@@ -263,29 +264,22 @@ fn slice(job: &Job, part: &Part, key: SliceKey) -> Result<Slice, FeedError> {
 
 /// Reads and renders one slice: every object with a comma before it.
 fn render_slice(job: &Job, part: &Part) -> Result<(Filling, Rendered), FeedError> {
+    let mut filling = job.buffers.take();
+    let out = filling.bytes();
+    let mut total = Rendered::default();
+    if part.gathered.is_some()
+        && let Some(batch) = part.kept(&columns_of(job.shape, &job.options, part)).map_err(unreadable)?
+    {
+        render_batch(job, &batch, out, &mut total)?;
+        return Ok((filling, total));
+    }
     let mut groups = match job.shape {
         Shape::Objects => groups_of(job, part).map_err(unreadable)?,
         Shape::Manifest | Shape::Versions => Groups::whole(render::manifest_columns().to_vec()),
     };
-    let mut filling = job.buffers.take();
-    let out = filling.bytes();
-    let mut total = Rendered::default();
     if let [Group { columns, .. }] = &groups.all[..] {
         for batch in part.view.segment.read(&part.ranges, columns, SLICE_ROWS as usize).map_err(unreadable)? {
-            let batch = batch.map_err(unreadable)?;
-            let start = out.len();
-            out.push(b',');
-            let rendered = match job.shape {
-                Shape::Objects => render::objects(&batch, &job.options, out, None),
-                Shape::Manifest => render::manifest(&batch, &job.options, out),
-                Shape::Versions => render::versions(&batch, &job.options, out),
-            };
-            let rendered = rendered.map_err(unrenderable)?;
-            if rendered.written == 0 {
-                out.truncate(start);
-            }
-            total.written += rendered.written;
-            total.skipped += rendered.skipped;
+            render_batch(job, &batch.map_err(unreadable)?, out, &mut total)?;
         }
         return Ok((filling, total));
     }
@@ -311,6 +305,23 @@ fn render_slice(job: &Job, part: &Part) -> Result<(Filling, Rendered), FeedError
         }
     }
     Ok((filling, total))
+}
+
+fn render_batch(job: &Job, batch: &RecordBatch, out: &mut Vec<u8>, total: &mut Rendered) -> Result<(), FeedError> {
+    let start = out.len();
+    out.push(b',');
+    let rendered = match job.shape {
+        Shape::Objects => render::objects(batch, &job.options, out, None),
+        Shape::Manifest => render::manifest(batch, &job.options, out),
+        Shape::Versions => render::versions(batch, &job.options, out),
+    };
+    let rendered = rendered.map_err(unrenderable)?;
+    if rendered.written == 0 {
+        out.truncate(start);
+    }
+    total.written += rendered.written;
+    total.skipped += rendered.skipped;
+    Ok(())
 }
 
 fn unreadable(source: StoreError) -> FeedError {
@@ -475,7 +486,7 @@ fn classes_of(part: &Part) -> Result<(Vec<Class>, Vec<u8>), StoreError> {
 }
 
 /// Both, in an order that says nothing.
-fn united(a: &[&'static str], b: &[&'static str]) -> Vec<&'static str> {
+pub(crate) fn united(a: &[&'static str], b: &[&'static str]) -> Vec<&'static str> {
     let mut both = a.to_vec();
     both.extend(b.iter().filter(|column| !a.contains(column)));
     both
@@ -486,12 +497,26 @@ pub(crate) fn columns_of(shape: Shape, options: &RenderOptions, part: &Part) -> 
     if shape != Shape::Objects {
         return render::manifest_columns().to_vec();
     }
-    let types: Vec<StixType> = part.view.segment.meta().types.keys().filter_map(|name| StixType::named(name)).collect();
+    let types = types_of(&part.view.segment);
     if has_natives(part) {
         render::columns(options, Some(&types))
     } else {
         render::indicator_columns(options, Some(&types))
     }
+}
+
+/// All columns that pages over a segment are made of, whichever rows they hold.
+pub(crate) fn columns_of_any(options: &RenderOptions, segment: &Segment) -> Vec<&'static str> {
+    let types = types_of(segment);
+    let columns = match segment.meta().natives {
+        0 => render::indicator_columns(options, Some(&types)),
+        _ => render::columns(options, Some(&types)),
+    };
+    united(&columns, render::manifest_columns())
+}
+
+fn types_of(segment: &Segment) -> Vec<StixType> {
+    segment.meta().types.keys().filter_map(|name| StixType::named(name)).collect()
 }
 
 /// Whether there are native objects among the rows.

@@ -271,8 +271,12 @@ impl Slice {
         mut each: impl FnMut(RecordBatch) -> Result<(), E>,
     ) -> Result<(), E> {
         for part in &self.parts {
-            let batches = part.view.segment.read(&part.ranges, &columns(part), BATCH_ROWS).map_err(unreadable)?;
-            for batch in batches {
+            let columns = columns(part);
+            if let Some(batch) = part.kept(&columns).map_err(unreadable)? {
+                each(batch)?;
+                continue;
+            }
+            for batch in part.view.segment.read(&part.ranges, &columns, BATCH_ROWS).map_err(unreadable)? {
                 each(batch.map_err(unreadable)?)?;
             }
         }

@@ -1,5 +1,5 @@
 //! Which rows of the store each collection serves is found out before somebody asks, for as long as a server runs: after its start, and after
-//! every commit and compaction. Else the first page over new segments would.
+//! every commit and compaction. Else the first page over new segments would. Where they are few, they are read as well.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -75,6 +75,7 @@ fn round(feed: &StoreFeed, done: &mut Done, stopped: &AtomicBool) -> Result<(), 
         return Ok(());
     }
     *done = Some((version, Arc::clone(&catalog)));
+    feed.shared().forget(&catalog)?;
     let goes_on = || !stopped.load(Ordering::Relaxed);
     for collection in catalog.iter() {
         if !feed.shared().warm(collection, &goes_on)? {
