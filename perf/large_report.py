@@ -4,6 +4,7 @@ import json
 import math
 import platform
 import statistics
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from compare_report import Panel, busy, draw
@@ -243,6 +244,13 @@ def chart(results):
     return draw(panels, colors, "Seconds, logarithmic. Whole answer, as the client saw it.") if panels else None
 
 
+def follows(line, runs):
+    """Whether the load before a part is that of another part: load averages look back for some minutes."""
+    began = datetime.fromisoformat(line["started"])
+    ends = (datetime.fromisoformat(other["started"]) + timedelta(minutes=other["minutes"]) for other in runs if other is not line)
+    return any(-1 < (began - end).total_seconds() / 60 < 3 for end in ends)
+
+
 def write(folder):
     """Writes README.md and flatness.svg; gives the text of the first. `notes.md`, written by hand, stands in it where it is there."""
     folder = Path(folder)
@@ -253,7 +261,7 @@ def write(folder):
     runs = list(results.runs.values())
     counts = sorted({line["count"] for line in runs})
     notes = folder / "notes.md"
-    load = max((line["load_before"] for line in runs), default=0)
+    load = max((line["load_before"] for line in runs if not follows(line, runs)), default=0)
     text = [
         f"# {folder.name}",
         "",
