@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use memchr::memchr;
+
 use crate::enrich::detail::{self, Detail, Told};
 use crate::enrich::find::{self, Asked, Relation};
 use crate::enrich::index::Index;
 use crate::enrich::lines::Block;
 use crate::enrich::rows::type_of;
-use crate::enrich::scan::{Fault, Object, Scanner, Text, line_end, unescape_into};
+use crate::enrich::scan::{Fault, Object, Scanner, Text, unescape_into};
 use crate::enrich::value::{Key, Kind, Value, classify};
 use crate::enrich::{AllowList, EnrichError, EnrichOptions, Format, Session};
 use crate::model::json::string_into;
@@ -247,7 +249,7 @@ fn scan(finder: &mut Finder<'_>, block: &Block, session: &Session, tally: &mut T
     let mut hits = Vec::new();
     let (mut start, mut number) = (0, block.first_line);
     while let Some(rest) = block.bytes.get(start..).filter(|rest| !rest.is_empty()) {
-        let end = line_end(rest);
+        let end = memchr(b'\n', rest).unwrap_or(rest.len());
         let line = rest.get(..end).unwrap_or_default();
         tally.lines += 1;
         finder.line_start = finder.found.all.len();

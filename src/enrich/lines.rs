@@ -1,5 +1,7 @@
 //! A stream of bytes cut into blocks of whole lines.
 
+use memchr::{memchr, memchr_iter, memrchr};
+
 /// Bytes of a block, as soon as so many have come.
 pub(crate) const BLOCK_BYTES: usize = 1 << 20;
 /// Longest line that is looked at; longer ones go through as they are, in pieces.
@@ -45,7 +47,7 @@ impl Lines {
 
     /// Number of the line that the bytes end in.
     pub fn line(&self) -> u64 {
-        self.line + self.pending.iter().filter(|byte| **byte == b'\n').count() as u64
+        self.line + memchr_iter(b'\n', &self.pending).count() as u64
     }
 
     /// A block, if one is full.
@@ -59,7 +61,7 @@ impl Lines {
             return self.of_long_line();
         }
         let fresh = self.pending.get(self.searched..).unwrap_or_default();
-        let Some(end) = fresh.iter().rposition(|byte| *byte == b'\n') else {
+        let Some(end) = memrchr(b'\n', fresh) else {
             self.searched = self.pending.len();
             if self.pending.len() <= self.most_line_bytes {
                 return None;
@@ -83,7 +85,7 @@ impl Lines {
 
     /// The next piece of a line that is too long, to its end.
     fn of_long_line(&mut self) -> Option<Block> {
-        let end = self.pending.iter().position(|byte| *byte == b'\n');
+        let end = memchr(b'\n', &self.pending);
         let length = end.map_or(self.pending.len(), |end| end + 1);
         if length == 0 {
             return None;
@@ -94,11 +96,13 @@ impl Lines {
     }
 
     fn cut(&mut self, length: usize, of_long_line: bool) -> Block {
-        let rest = self.pending.split_off(length.min(self.pending.len()));
+        // As long as it was this time, or it would be copied as it grows; but for what a long line took.
+        let mut rest = Vec::with_capacity(self.pending.capacity().min(2 * BLOCK_BYTES));
+        rest.extend(self.pending.drain(length.min(self.pending.len())..));
         let bytes = std::mem::replace(&mut self.pending, rest);
         self.searched = 0;
         let first_line = self.line;
-        self.line += bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.line += memchr_iter(b'\n', &bytes).count() as u64;
         Block { bytes, first_line, of_long_line }
     }
 }

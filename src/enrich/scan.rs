@@ -130,22 +130,6 @@ fn skip_blanks(line: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Where the line ends that the bytes begin with.
-pub(crate) fn line_end(bytes: &[u8]) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    let (words, tail) = bytes.as_chunks::<8>();
-    for (at, word) in words.iter().enumerate() {
-        // Bytes that are line ends become zero, and those lend the bit above them first of all.
-        let marked = u64::from_le_bytes(*word) ^ (ONES * u64::from(b'\n'));
-        let zeros = marked.wrapping_sub(ONES) & !marked & (ONES << 7);
-        if zeros != 0 {
-            return at * 8 + (zeros.trailing_zeros() / 8) as usize;
-        }
-    }
-    let in_tail = tail.iter().position(|byte| *byte == b'\n');
-    words.len() * 8 + in_tail.unwrap_or(tail.len())
-}
-
 /// Where a text ends whose first byte is at `at`, and whether it holds a `\`.
 #[inline]
 fn text_end(line: &[u8], at: usize) -> Result<(usize, bool), Fault> {
@@ -622,12 +606,6 @@ mod tests {
                 (Err(fault), Ok(_)) => prop_assert!(false, "{} {}", line, fault),
                 _ => {}
             }
-        }
-
-        #[test]
-        fn lines_end_where_they_end(bytes in prop::collection::vec(prop_oneof![Just(b'\n'), Just(11), any::<u8>()], 0..40)) {
-            let expected = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
-            prop_assert_eq!(line_end(&bytes), expected);
         }
 
         #[test]

@@ -4,6 +4,8 @@
 //! the caller, who owns the bytes, copies nothing. What counts as an element depends on the [`Framing`]; the result
 //! never depends on where the pieces were cut.
 
+use memchr::{memchr, memchr2};
+
 use crate::model::json::first_special;
 
 /// The longest element taken; longer ones are refused and skipped.
@@ -285,7 +287,7 @@ impl Splitter {
     }
 
     fn feed_lines(&mut self, bytes: &[u8], mut from: usize, out: &mut Vec<Span>) {
-        while let Some(found) = find_byte(b'\n', &bytes[from..]) {
+        while let Some(found) = memchr(b'\n', &bytes[from..]) {
             let end = self.pos + (from + found) as u64;
             self.emit(end, out);
             self.line += 1;
@@ -297,7 +299,7 @@ impl Splitter {
     /// As [`feed_lines`](Self::feed_lines), but a carriage return ends a line too: in JSON it is a blank.
     fn feed_list(&mut self, bytes: &[u8], out: &mut Vec<Span>) {
         let mut from = 0;
-        while let Some(found) = find_where(|byte| matches!(byte, b'\n' | b'\r'), &bytes[from..]) {
+        while let Some(found) = memchr2(b'\n', b'\r', &bytes[from..]) {
             let at = from + found;
             let end = self.pos + at as u64;
             let before = at.checked_sub(1).map_or(self.previous, |before| bytes[before]);
@@ -677,26 +679,6 @@ pub(crate) fn lines(text: &str) -> impl Iterator<Item = &str> {
         rest = after.strip_prefix("\r\n").or_else(|| after.get(1..)).unwrap_or_default();
         Some(line)
     })
-}
-
-/// Position of the first `wanted`.
-pub(crate) fn find_byte(wanted: u8, bytes: &[u8]) -> Option<usize> {
-    find_where(|byte| byte == wanted, bytes)
-}
-
-/// Position of the first byte that is wanted, 64 bytes at a time, in a form the compiler turns into vector
-/// instructions.
-#[inline]
-fn find_where(is_wanted: impl Fn(u8) -> bool, bytes: &[u8]) -> Option<usize> {
-    let mut chunks = bytes.chunks_exact(64);
-    let mut skipped = 0;
-    for chunk in chunks.by_ref() {
-        if chunk.iter().fold(false, |any, byte| any | is_wanted(*byte)) {
-            break;
-        }
-        skipped += 64;
-    }
-    bytes[skipped..].iter().position(|byte| is_wanted(*byte)).map(|found| skipped + found)
 }
 
 #[cfg(test)]

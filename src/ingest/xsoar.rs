@@ -12,7 +12,6 @@ use crate::ingest::builder::{BatchBuilder, Col, TextList};
 use crate::ingest::element::{CustomKey, Element, Key};
 use crate::ingest::indicator::{self, Identity};
 use crate::ingest::names::TypeName;
-use crate::ingest::split::find_byte;
 use crate::ingest::{document, json};
 use crate::model::ids::ScoFacts;
 use crate::model::json::string_into;
@@ -321,7 +320,7 @@ pub(crate) fn as_text(buffer: &[u8]) -> Option<&str> {
 
 /// The text itself when it is one line, else without insignificant blanks.
 pub(crate) fn one_line<'a>(text: &'a str, buffer: &'a mut Vec<u8>) -> &'a str {
-    if find_byte(b'\n', text.as_bytes()).is_none() {
+    if memchr::memchr(b'\n', text.as_bytes()).is_none() {
         return text;
     }
     json::compact(text, buffer);
