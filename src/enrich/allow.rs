@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::enrich::find;
-use crate::enrich::table::{Gathered, Keys};
+use crate::enrich::table::{Filed, Gathered, Keys};
 use crate::enrich::value::{OwnedKey, Shape, Value, read};
 
 /// Largest file that is read.
@@ -124,7 +124,7 @@ impl AllowList {
             |address| self.keys.lengths(address),
             |asked| {
                 let entry = |row: u32| self.entries.get(row as usize);
-                self.keys.find(asked.key, self.seed, |_, row| {
+                self.keys.find(Filed::of(asked.key, self.seed), |_, row| {
                     listed |= entry(row).is_some_and(|entry| entry.answers(asked.key, asked.above));
                 });
             },

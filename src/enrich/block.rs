@@ -12,6 +12,7 @@ use crate::enrich::index::Index;
 use crate::enrich::lines::Block;
 use crate::enrich::rows::type_of;
 use crate::enrich::scan::{Fault, Object, Scanner, Text, unescape_into};
+use crate::enrich::table::Filed;
 use crate::enrich::value::{Key, Kind, Value, classify};
 use crate::enrich::{AllowList, EnrichError, EnrichOptions, Format, Session};
 use crate::model::json::string_into;
@@ -107,15 +108,107 @@ impl Candidates {
     }
 }
 
-/// Looks up texts.
-struct Finder<'a> {
-    index: &'a Index,
-    allow: &'a AllowList,
-    options: &'a EnrichOptions,
+/// Reads texts; keeps its memory from one to the next.
+#[derive(Debug, Default)]
+struct Reader {
     /// A text without its escapes.
     plain: Vec<u8>,
     spelling: Vec<u8>,
     of_host: Vec<u8>,
+}
+
+impl Reader {
+    /// Calls `each` for the values of a text of an event.
+    fn text(&mut self, text: &Text<'_>, options: &EnrichOptions, each: impl FnMut(&Value<'_>, bool)) {
+        if !text.escaped {
+            return self.values(text.raw, options, each);
+        }
+        let mut plain = std::mem::take(&mut self.plain);
+        plain.clear();
+        unescape_into(text.raw, &mut plain);
+        self.values(&plain, options, each);
+        self.plain = plain;
+    }
+
+    /// Calls `each` for what a text is, and where that is asked for, with `true`, for the host behind it.
+    #[inline]
+    fn values(&mut self, text: &[u8], options: &EnrichOptions, mut each: impl FnMut(&Value<'_>, bool)) {
+        let Some(value) = classify(text, &mut self.spelling) else { return };
+        each(&value, false);
+        let wants_host = match value {
+            Value::Url { .. } => options.url_hosts,
+            Value::Email { .. } => options.email_domains,
+            _ => false,
+        };
+        if wants_host && let Some(host) = find::host(&value, &mut self.of_host) {
+            each(&host, true);
+        }
+    }
+}
+
+/// Tells the lines that nothing is known of, which are most.
+///
+/// Every key that is asked for lies somewhere else in memory, and the processor waits for it. So keys are gathered and asked for one right
+/// after the other: it fetches several at a time then.
+struct Sieve<'a> {
+    index: &'a Index,
+    options: &'a EnrichOptions,
+    reader: Reader,
+    /// Keys, each with where its line begins.
+    keys: Vec<(Filed, usize)>,
+    /// Lines before the current one have so many of them.
+    line_keys: usize,
+    /// Where lines begin that something may be known of.
+    kept: Vec<usize>,
+}
+
+/// Keys that are asked for together.
+const KEYS_AT_ONCE: usize = 256;
+
+impl<'a> Sieve<'a> {
+    fn new(index: &'a Index, options: &'a EnrichOptions) -> Self {
+        let keys = Vec::with_capacity(2 * KEYS_AT_ONCE);
+        Sieve { index, options, reader: Reader::default(), keys, line_keys: 0, kept: Vec::new() }
+    }
+
+    #[inline]
+    fn text(&mut self, text: &Text<'_>, line: usize) {
+        let Sieve { index, keys, .. } = self;
+        self.reader.text(text, self.options, |value, _| {
+            let lengths = |address| index.keys.lengths(address);
+            find::keys(value, lengths, |asked| keys.push((Filed::of(asked.key, index.seed), line)));
+        });
+    }
+
+    /// The current line is one to look at.
+    fn end_line(&mut self) {
+        self.line_keys = self.keys.len();
+        if self.line_keys >= KEYS_AT_ONCE {
+            self.look_up();
+        }
+    }
+
+    /// The current line does not count.
+    fn drop_line(&mut self) {
+        self.keys.truncate(self.line_keys);
+    }
+
+    fn look_up(&mut self) {
+        for (key, line) in self.keys.drain(..) {
+            if self.index.keys.may_hold(key) && self.kept.last() != Some(&line) && self.index.keys.holds(key) {
+                self.kept.push(line);
+            }
+        }
+        self.line_keys = 0;
+    }
+}
+
+/// Looks up texts, and keeps what is found.
+struct Finder<'a> {
+    index: &'a Index,
+    allow: &'a AllowList,
+    options: &'a EnrichOptions,
+    reader: Reader,
     found: Candidates,
     /// Where those of the line begin.
     line_start: usize,
@@ -123,68 +216,49 @@ struct Finder<'a> {
 
 impl<'a> Finder<'a> {
     fn new(index: &'a Index, allow: &'a AllowList, options: &'a EnrichOptions) -> Self {
-        Finder {
-            index,
-            allow,
-            options,
-            plain: Vec::new(),
-            spelling: Vec::new(),
-            of_host: Vec::new(),
-            found: Candidates::default(),
-            line_start: 0,
-        }
+        Finder { index, allow, options, reader: Reader::default(), found: Candidates::default(), line_start: 0 }
     }
 
-    fn text(&mut self, text: Text<'_>) {
-        let field = |out: &mut Vec<u8>| text.field_into(out);
-        if !text.escaped {
-            return self.look(text.raw, field);
-        }
-        let mut plain = std::mem::take(&mut self.plain);
-        plain.clear();
-        unescape_into(text.raw, &mut plain);
-        self.look(&plain, field);
-        self.plain = plain;
-    }
-
-    /// Looks a text up; `field` appends the name of its field.
-    fn look(&mut self, text: &[u8], field: impl Fn(&mut Vec<u8>)) {
-        let Finder { index, allow, options, spelling, of_host, found, line_start, .. } = self;
-        let Some(value) = classify(text, spelling) else { return };
+    fn text(&mut self, text: &Text<'_>) {
+        let mut reader = std::mem::take(&mut self.reader);
         let mut named = None;
-        let mut look = |value: &Value<'_>, as_host: bool| {
-            if allow.holds(value) {
+        reader.text(text, self.options, |value, as_host| {
+            self.value(value, as_host, &mut named, |out| text.field_into(out));
+        });
+        self.reader = reader;
+    }
+
+    /// Looks a value up; `field` appends the name of its field, which is `named` then.
+    fn value(
+        &mut self,
+        value: &Value<'_>,
+        as_host: bool,
+        named: &mut Option<Range<usize>>,
+        field: impl Fn(&mut Vec<u8>),
+    ) {
+        let Finder { index, allow, found, line_start, .. } = self;
+        if allow.holds(value) {
+            return;
+        }
+        look_up(index, value, |asked, part, row| {
+            if found.all.len() - *line_start >= MOST_CANDIDATES {
                 return;
             }
-            look_up(index, value, |asked, part, row| {
-                if found.all.len() - *line_start >= MOST_CANDIDATES {
-                    return;
-                }
-                let field = named.get_or_insert_with(|| {
-                    let start = found.fields.len();
-                    field(&mut found.fields);
-                    start..found.fields.len()
-                });
-                let mut keep = |bytes: &[u8]| {
-                    let start = found.keys.len();
-                    found.keys.extend_from_slice(bytes);
-                    start..found.keys.len()
-                };
-                let (scheme, bytes) = (keep(asked.key.scheme), keep(asked.key.bytes));
-                let relation = if as_host { Relation::Host } else { asked.relation };
-                let asked = AskedFor { kind: asked.key.kind, above: asked.above, relation, scheme, bytes };
-                found.all.push(Candidate { part, row, asked, field: field.clone() });
+            let field = named.get_or_insert_with(|| {
+                let start = found.fields.len();
+                field(&mut found.fields);
+                start..found.fields.len()
             });
-        };
-        look(&value, false);
-        let wants_host = match value {
-            Value::Url { .. } => options.url_hosts,
-            Value::Email { .. } => options.email_domains,
-            _ => false,
-        };
-        if wants_host && let Some(host) = find::host(&value, of_host) {
-            look(&host, true);
-        }
+            let mut keep = |bytes: &[u8]| {
+                let start = found.keys.len();
+                found.keys.extend_from_slice(bytes);
+                start..found.keys.len()
+            };
+            let (scheme, bytes) = (keep(asked.key.scheme), keep(asked.key.bytes));
+            let relation = if as_host { Relation::Host } else { asked.relation };
+            let asked = AskedFor { kind: asked.key.kind, above: asked.above, relation, scheme, bytes };
+            found.all.push(Candidate { part, row, asked, field: field.clone() });
+        });
     }
 }
 
@@ -194,7 +268,7 @@ fn look_up(index: &Index, value: &Value<'_>, mut found: impl FnMut(Asked<'_>, u3
         value,
         |address| index.keys.lengths(address),
         |asked| {
-            index.keys.find(asked.key, index.seed, |part, row| {
+            index.keys.find(Filed::of(asked.key, index.seed), |part, row| {
                 if index.is_live(part, row) {
                     found(asked, part, row);
                 }
@@ -244,36 +318,51 @@ pub(crate) fn enrich(session: &Session, index: &Index, block: Block) -> Result<(
     Ok((out, tally))
 }
 
+/// The lines that something may be known of.
 fn scan(finder: &mut Finder<'_>, block: &Block, session: &Session, tally: &mut Tally) -> Vec<Hit> {
     let mut scanner = Scanner::default();
-    let mut hits = Vec::new();
+    let mut sieve = Sieve::new(finder.index, finder.options);
     let (mut start, mut number) = (0, block.first_line);
-    while let Some(rest) = block.bytes.get(start..).filter(|rest| !rest.is_empty()) {
-        let end = memchr(b'\n', rest).unwrap_or(rest.len());
-        let line = rest.get(..end).unwrap_or_default();
+    while let Some(line) = line_at(&block.bytes, start) {
         tally.lines += 1;
-        finder.line_start = finder.found.all.len();
-        match scanner.scan(line, session.fields.as_ref(), |text| finder.text(text)) {
+        match scanner.scan(line, session.fields.as_ref(), |text| sieve.text(&text, start)) {
             Ok(object) => {
                 tally.events += 1;
-                let candidates = finder.line_start..finder.found.all.len();
                 if object.enriched {
                     tally.enriched_before += 1;
-                    finder.found.all.truncate(finder.line_start);
-                } else if !candidates.is_empty() {
-                    hits.push(Hit { start, object, candidates });
+                    sieve.drop_line();
+                } else {
+                    sieve.end_line();
                 }
             }
             Err(Fault::NoObject) if line.iter().all(u8::is_ascii_whitespace) => {}
             Err(fault) => {
-                finder.found.all.truncate(finder.line_start);
+                sieve.drop_line();
                 tally.fault(number, fault.to_string());
             }
         }
-        start += end + 1;
+        start += line.len() + 1;
         number += 1;
     }
+    sieve.look_up();
+    let mut hits = Vec::new();
+    for start in sieve.kept {
+        finder.line_start = finder.found.all.len();
+        let line = line_at(&block.bytes, start).unwrap_or_default();
+        // It is one that was read before.
+        let Ok(object) = scanner.scan(line, session.fields.as_ref(), |text| finder.text(&text)) else { continue };
+        let candidates = finder.line_start..finder.found.all.len();
+        if !candidates.is_empty() {
+            hits.push(Hit { start, object, candidates });
+        }
+    }
     hits
+}
+
+/// The line that begins there, without its end.
+fn line_at(bytes: &[u8], start: usize) -> Option<&[u8]> {
+    let rest = bytes.get(start..).filter(|rest| !rest.is_empty())?;
+    rest.get(..memchr(b'\n', rest).unwrap_or(rest.len()))
 }
 
 /// What is told of the candidates: from memory, or read in one go.
@@ -379,7 +468,9 @@ fn splice(chosen: &[Chosen<'_>], found: &Candidates, object: &Object, format: Fo
 pub(crate) fn look_up_one(session: &Session, index: &Index, value: &str) -> Result<Vec<u8>, EnrichError> {
     let allow = session.allow();
     let mut finder = Finder::new(index, &allow, &session.options);
-    finder.look(value.trim().as_bytes(), |_| ());
+    Reader::default().values(value.trim().as_bytes(), &session.options, |value, as_host| {
+        finder.value(value, as_host, &mut None, |_| ());
+    });
     let found = finder.found;
     let details = details(session, index, &found)?;
     let chosen = choose(session, index, &found.all, &found, &details, session.now())?;

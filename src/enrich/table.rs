@@ -253,18 +253,32 @@ impl Filter {
     pub(crate) fn may_hold(&self, key: u64) -> bool {
         let (block, mut bits) = self.place(key);
         let Some(block) = self.blocks.get(block) else { return false };
+        // All bits, though the first one tells in half of all cases: a processor that guesses which half is wrong as often, and has to wait.
+        let mut all = 1;
         for _ in 0..PROBES {
             let bit = bits & (BLOCK_BITS - 1);
-            if block[(bit / 64) as usize] >> (bit % 64) & 1 == 0 {
-                return false;
-            }
+            all &= block[(bit / 64) as usize] >> (bit % 64);
             bits >>= 9;
         }
-        true
+        all == 1
     }
 
     fn bytes(&self) -> usize {
         self.blocks.capacity() * WORDS * 8
+    }
+}
+
+/// Under what a key is filed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Filed {
+    hash: u64,
+    of_network: bool,
+}
+
+impl Filed {
+    #[inline]
+    pub(crate) fn of(key: Key<'_>, seed: u64) -> Self {
+        Filed { hash: key.hash(seed), of_network: key.kind == Kind::Network }
     }
 }
 
@@ -321,16 +335,30 @@ impl Keys {
         }
     }
 
+    /// The filter and the tables that a key is in, if it is there.
+    #[inline]
+    fn filed(&self, key: Filed) -> (&Filter, fn(&PartKeys) -> &Table) {
+        if key.of_network { (&self.networks, |part| &part.networks) } else { (&self.values, |part| &part.values) }
+    }
+
+    /// Whether it may be there: `false` is certain.
+    #[inline]
+    pub(crate) fn may_hold(&self, key: Filed) -> bool {
+        self.filed(key).0.may_hold(key.hash)
+    }
+
+    /// Whether it is there.
+    pub(crate) fn holds(&self, key: Filed) -> bool {
+        let (_, table) = self.filed(key);
+        self.parts.iter().any(|part| table(part).find(key.hash).next().is_some())
+    }
+
     /// Calls `found(part, row)` for each candidate.
     #[inline]
-    pub(crate) fn find(&self, key: Key<'_>, seed: u64, found: impl FnMut(u32, u32)) {
-        let (filter, table): (&Filter, fn(&PartKeys) -> &Table) = match key.kind {
-            Kind::Network => (&self.networks, |part| &part.networks),
-            _ => (&self.values, |part| &part.values),
-        };
-        let key = key.hash(seed);
-        if filter.may_hold(key) {
-            self.each(table, key, found);
+    pub(crate) fn find(&self, key: Filed, found: impl FnMut(u32, u32)) {
+        let (filter, table) = self.filed(key);
+        if filter.may_hold(key.hash) {
+            self.each(table, key.hash, found);
         }
     }
 
