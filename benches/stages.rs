@@ -8,7 +8,7 @@ use std::io::Cursor;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use taxiway::enrich::{AllowList, Block, EnrichOptions, Enricher};
+use taxiway::enrich::{AllowList, Block, EnrichOptions, Enricher, ROWS_BYTES};
 use taxiway::feed::api::{Feed, PageRequest, Shape};
 use taxiway::feed::collection::{Catalog, CollectionSpec, Options, QueryText};
 use taxiway::feed::{FeedOptions, StoreFeed};
@@ -135,7 +135,7 @@ fn enriching(c: &mut Criterion) {
     let store = open(&folder);
     import(&store, &documents(RECORDS));
     let feed = StoreFeed::new(store, Catalog::default(), &FeedOptions::default()).unwrap();
-    let enricher = Enricher::new(feed, AllowList::default());
+    let enricher = Enricher::new(feed, AllowList::default(), ROWS_BYTES);
     enricher.prepare().unwrap();
     let known: Vec<serde_json::Value> = documents(1_000)
         .split(|byte| *byte == b'\n')

@@ -117,7 +117,7 @@ pub(super) fn run(args: &EnrichArgs) -> Result<Outcome, CliError> {
     let catalog = catalog(&config, &store)?;
     let collections = args.collection.as_ref().map(|name| named(&catalog, name)).transpose()?;
     let feed = StoreFeed::new(store, catalog, &FeedOptions::default())?;
-    let enricher = Enricher::new(feed, allow);
+    let enricher = Enricher::new(feed, allow, config.enrich.rows);
     let mut writer = Writer::open(args.out.as_deref())?;
     let began = Instant::now();
     let index = enricher.prepare()?;

@@ -68,7 +68,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<Outcome, CliError> {
     let feed = StoreFeed::new(store.clone(), catalog, &feed_options(&config))?;
     let app = App::new(Arc::new(feed.clone()), config.serve.clone())?;
     // It takes no memory before somebody asks.
-    let enricher = config.enrich.enabled.then(|| Enricher::new(feed.clone(), allow));
+    let enricher = config.enrich.enabled.then(|| Enricher::new(feed.clone(), allow, config.enrich.rows));
     let app = match &enricher {
         Some(enricher) => app.with_enricher(enricher.clone()),
         None => app,

@@ -124,11 +124,13 @@ pub struct EnrichOptions {
     pub enabled: bool,
     /// File of values that are never reported.
     pub allow: Option<PathBuf>,
+    /// For the rows around those that are found, in bytes.
+    pub rows: usize,
 }
 
 impl Default for EnrichOptions {
     fn default() -> Self {
-        Self { enabled: true, allow: None }
+        Self { enabled: true, allow: None, rows: crate::enrich::ROWS_BYTES }
     }
 }
 

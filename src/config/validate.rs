@@ -457,10 +457,7 @@ impl Reader<'_> {
 
     fn cache(&self, mut section: Section<'_>) -> CacheOptions {
         let defaults = CacheOptions::default();
-        let mut bytes = |key, default| {
-            let given = section.count(key, MAX_CACHE_BYTES);
-            given.and_then(|given| usize::try_from(given.value).ok()).unwrap_or(default)
-        };
+        let mut bytes = |key, default| bytes(&mut section, key, default);
         let cache = CacheOptions {
             matches: bytes("matches_bytes", defaults.matches),
             gathered: bytes("gathered_bytes", defaults.gathered),
@@ -524,6 +521,7 @@ impl Reader<'_> {
         let options = EnrichOptions {
             enabled: section.flag("enabled").map_or(defaults.enabled, value),
             allow: section.filled("allow").map(|path| self.path(path)),
+            rows: bytes(&mut section, "rows_bytes", defaults.rows),
         };
         section.finish();
         options
@@ -722,6 +720,12 @@ impl Reader<'_> {
             Place::File { .. } | Place::OtherFile(_) | Place::Whole => self.folder.join(path.value),
         }
     }
+}
+
+/// Memory for something.
+fn bytes(section: &mut Section<'_>, key: &'static str, default: usize) -> usize {
+    let given = section.count(key, MAX_CACHE_BYTES);
+    given.and_then(|given| usize::try_from(given.value).ok()).unwrap_or(default)
 }
 
 /// A place, inside a sentence about another one.

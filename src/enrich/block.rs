@@ -382,7 +382,7 @@ fn details(session: &Session, index: &Index, found: &Candidates) -> Result<Detai
     missing.sort_unstable();
     missing.dedup();
     if !missing.is_empty() {
-        let read = detail::load(index, &missing, session.options.format)?;
+        let read = detail::load(index, session.runs(), &missing, session.options.format)?;
         for (place, detail) in missing.into_iter().zip(read) {
             session.keep(index.number(place.0), place.1, &detail);
             details.insert(place, detail);

@@ -8,6 +8,7 @@ use arrow::datatypes::{ArrowPrimitiveType, Int8Type, Int16Type, TimestampMicrose
 use crate::enrich::Format;
 use crate::enrich::index::Index;
 use crate::enrich::rows::{COLUMNS, Native, Rows, name, names, text, texts};
+use crate::enrich::runs::{Row, Runs};
 use crate::enrich::value::{Key, OwnedKey, Value};
 use crate::model::ids::{Uuid16, write_uuid};
 use crate::model::json::string_into;
@@ -16,8 +17,7 @@ use crate::model::schema::{column, kind_value};
 use crate::model::time::Timestamp;
 use crate::store::StoreError;
 
-const OWN_COLUMNS: [&str; 14] = [
-    column::ID,
+const OWN_COLUMNS: [&str; 13] = [
     column::INDICATOR_ID,
     column::STIX_ID,
     column::SCORE,
@@ -129,29 +129,32 @@ impl Told<'_> {
     }
 }
 
-/// Reads rows, given by part and row, in the order asked for.
-pub(crate) fn load(index: &Index, wanted: &[(u32, u32)], format: Format) -> Result<Vec<Arc<Detail>>, StoreError> {
-    let places: Vec<(usize, u32)> = wanted.iter().map(|(part, row)| (*part as usize, *row)).collect();
+/// Reads rows, given by part and row: rising, each once, as they are told of.
+pub(crate) fn load(
+    index: &Index,
+    runs: &Runs,
+    wanted: &[(u32, u32)],
+    format: Format,
+) -> Result<Vec<Arc<Detail>>, StoreError> {
     let columns = [&COLUMNS[..], &OWN_COLUMNS[..], &[column::REVOKED]].concat();
-    let batch = index.snapshot.read_rows(&places, &columns)?;
-    let rows = Rows::bind(&batch);
-    let of_natives: Vec<usize> = (0..batch.num_rows()).filter(|row| rows.is_native(*row)).collect();
+    let found = runs.rows(index, wanted, &columns)?;
+    let is_native = |(batch, row): &Row| Rows::bind(batch).is_native(*row);
+    // Of XSOAR's records documents are long and hold nothing that the columns do not, and this id is not the one that is told.
+    let of_natives: Vec<usize> = (0..found.len()).filter(|at| found.get(*at).is_some_and(is_native)).collect();
     let documents = if of_natives.is_empty() {
         None
     } else {
-        // Those of XSOAR's records are long, and hold nothing that the columns do not.
-        let places: Vec<(usize, u32)> = of_natives.iter().filter_map(|row| places.get(*row).copied()).collect();
-        Some(index.snapshot.read_rows(&places, &[column::KIND, column::DOCUMENT])?)
+        let places = of_natives.iter().filter_map(|at| wanted.get(*at)).map(|(part, row)| (*part as usize, *row));
+        Some(index.snapshot.read_rows(&places.collect::<Vec<_>>(), &[column::KIND, column::ID, column::DOCUMENT])?)
     };
-    let documents = documents.as_ref().map(Rows::bind);
-    let columns = Columns::bind(&batch);
-    let mut details = Vec::with_capacity(batch.num_rows());
-    for row in 0..batch.num_rows() {
-        let place = documents.as_ref().and_then(|rows| Some((rows, of_natives.binary_search(&row).ok()?)));
-        let native = place.map(|(rows, at)| rows.native(at)).unwrap_or_default();
-        details.push(Arc::new(columns.detail(&rows, row, &native, format)));
-    }
-    Ok(details)
+    let documents = documents.as_ref().map(|batch| (Rows::bind(batch), Columns { batch }));
+    let detail = |(at, (batch, row)): (usize, &Row)| {
+        let place = documents.as_ref().and_then(|documents| Some((documents, of_natives.binary_search(&at).ok()?)));
+        let of_native = place.map(|((rows, columns), at)| (rows.native(at), columns.uuid(column::ID, at)));
+        let (native, own_id) = of_native.unwrap_or_default();
+        Arc::new(Columns { batch }.detail(&Rows::bind(batch), *row, &native, own_id, format))
+    };
+    Ok(found.iter().enumerate().map(detail).collect())
 }
 
 struct Columns<'a> {
@@ -159,10 +162,6 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn bind(batch: &'a RecordBatch) -> Self {
-        Columns { batch }
-    }
-
     fn text(&self, column: &str, row: usize) -> Option<&'a str> {
         text(texts(self.batch, column), row).filter(|text| !text.is_empty())
     }
@@ -192,7 +191,7 @@ impl<'a> Columns<'a> {
     }
 
     /// The id of the object: of an indicator record that of its `indicator`, of a native object its own.
-    fn id(&self, row: usize) -> Vec<u8> {
+    fn id(&self, row: usize, own_id: Option<Uuid16>) -> Vec<u8> {
         let own = |stix_type: &str, uuid: Uuid16| {
             let mut id = format!("\"{stix_type}--").into_bytes();
             write_uuid(&uuid, &mut id);
@@ -205,14 +204,19 @@ impl<'a> Columns<'a> {
         }
         match self.text(column::STIX_ID, row) {
             Some(id) => quoted(id),
-            None => {
-                let uuid = self.uuid(column::ID, row).unwrap_or_default();
-                own(self.name(column::STIX_TYPE, row).unwrap_or_default(), uuid)
-            }
+            None => own(self.name(column::STIX_TYPE, row).unwrap_or_default(), own_id.unwrap_or_default()),
         }
     }
 
-    fn detail(&self, rows: &Rows<'_>, row: usize, native: &Native<'_>, format: Format) -> Detail {
+    /// `native` and `own_id` are of a native object.
+    fn detail(
+        &self,
+        rows: &Rows<'_>,
+        row: usize,
+        native: &Native<'_>,
+        own_id: Option<Uuid16>,
+        format: Format,
+    ) -> Detail {
         let mut entries: Vec<Entry> = Vec::new();
         let mut scratch = Vec::new();
         rows.each(row, native, &mut scratch, |found| {
@@ -235,7 +239,7 @@ impl<'a> Columns<'a> {
         let expiration = self.time(column::EXPIRATION, row);
         let revoked = self.batch.column_by_name(column::REVOKED).and_then(|flags| flags.as_boolean_opt());
         let revoked = revoked.is_some_and(|flags| flags.is_valid(row) && flags.value(row));
-        let id = self.id(row);
+        let id = self.id(row, own_id);
         let (mut common, mut own) = (Members::new(format, true), Members::new(format, false));
         if format == Format::Flat {
             common.raw("id", &id);

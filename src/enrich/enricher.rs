@@ -13,6 +13,7 @@ use crate::enrich::block::{self, Tally};
 use crate::enrich::detail::Detail;
 use crate::enrich::index::Index;
 use crate::enrich::lines::Block;
+use crate::enrich::runs::Runs;
 use crate::enrich::scan::Fields;
 use crate::enrich::{AllowList, EnrichError, EnrichOptions, Format};
 use crate::feed::StoreFeed;
@@ -47,6 +48,7 @@ struct Shared {
     building: AtomicBool,
     first: tokio::sync::Mutex<()>,
     kept: Cache<(u64, u32, Format), Arc<Detail>, Weight>,
+    runs: Runs,
     seed: u64,
 }
 
@@ -78,8 +80,9 @@ pub struct IndexState {
 }
 
 impl Enricher {
-    /// Over the store of a feed, whose threads it uses. Builds nothing yet.
-    pub fn new(feed: StoreFeed, allow: AllowList) -> Self {
+    /// Over the store of a feed, whose threads it uses. Builds nothing yet. Of the rows around those that are found, as many stay in
+    /// memory as go into `rows_bytes`.
+    pub fn new(feed: StoreFeed, allow: AllowList, rows_bytes: usize) -> Self {
         let shared = Shared {
             feed,
             allow: RwLock::new(Arc::new(allow)),
@@ -87,6 +90,7 @@ impl Enricher {
             building: AtomicBool::new(false),
             first: tokio::sync::Mutex::new(()),
             kept: Cache::with_weighter(KEPT, KEPT_BYTES, Weight),
+            runs: Runs::new(rows_bytes),
             seed: fresh_seed(),
         };
         Enricher { shared: Arc::new(shared) }
@@ -187,6 +191,7 @@ impl Shared {
         let before = self.current();
         let started = Instant::now();
         let index = Index::build(snapshot, before.as_deref(), self.seed)?;
+        self.runs.retain(|part| index.has_part(part));
         tracing::debug!(
             version = index.snapshot.version(),
             values = index.keys.len(),
@@ -274,6 +279,10 @@ impl Session {
 
     pub(crate) fn keep(&self, part: u64, row: u32, detail: &Arc<Detail>) {
         self.shared.kept.insert((part, row, self.options.format), Arc::clone(detail));
+    }
+
+    pub(crate) fn runs(&self) -> &Runs {
+        &self.shared.runs
     }
 
     /// Whether the row is in what this session may tell of.

@@ -61,6 +61,10 @@ impl Index {
         self.parts.get(part as usize).map_or(u64::MAX, |part| part.number)
     }
 
+    pub(crate) fn has_part(&self, number: u64) -> bool {
+        self.parts.iter().any(|part| part.number == number)
+    }
+
     pub(crate) fn view(&self, part: u32) -> Option<&SegmentView> {
         self.snapshot.segments().get(part as usize)
     }

@@ -24,7 +24,11 @@ pub struct Lines {
     pending: Vec<u8>,
     /// In `pending` no line end comes before that.
     searched: usize,
+    /// Number of the first line of `pending`.
     line: u64,
+    /// Line ends in the first `counted` bytes of it.
+    ends: u64,
+    counted: usize,
     in_long_line: bool,
     most_line_bytes: usize,
 }
@@ -37,7 +41,7 @@ impl Default for Lines {
 
 impl Lines {
     fn new(most_line_bytes: usize) -> Self {
-        Lines { pending: Vec::new(), searched: 0, line: 1, in_long_line: false, most_line_bytes }
+        Lines { pending: Vec::new(), searched: 0, line: 1, ends: 0, counted: 0, in_long_line: false, most_line_bytes }
     }
 
     /// Where bytes are to be appended.
@@ -46,8 +50,10 @@ impl Lines {
     }
 
     /// Number of the line that the bytes end in.
-    pub fn line(&self) -> u64 {
-        self.line + memchr_iter(b'\n', &self.pending).count() as u64
+    pub fn line(&mut self) -> u64 {
+        self.ends += line_ends(self.pending.get(self.counted..).unwrap_or_default());
+        self.counted = self.pending.len();
+        self.line + self.ends
     }
 
     /// A block, if one is full.
@@ -98,13 +104,20 @@ impl Lines {
     fn cut(&mut self, length: usize, of_long_line: bool) -> Block {
         // As long as it was this time, or it would be copied as it grows; but for what a long line took.
         let mut rest = Vec::with_capacity(self.pending.capacity().min(2 * BLOCK_BYTES));
+        let last = self.line();
         rest.extend(self.pending.drain(length.min(self.pending.len())..));
         let bytes = std::mem::replace(&mut self.pending, rest);
         self.searched = 0;
         let first_line = self.line;
-        self.line += memchr_iter(b'\n', &bytes).count() as u64;
+        // What is left is short, nearly always.
+        (self.ends, self.counted) = (line_ends(&self.pending), self.pending.len());
+        self.line = last - self.ends;
         Block { bytes, first_line, of_long_line }
     }
+}
+
+fn line_ends(bytes: &[u8]) -> u64 {
+    memchr_iter(b'\n', bytes).count() as u64
 }
 
 #[cfg(test)]
@@ -135,6 +148,7 @@ mod tests {
                     blocks.push(block);
                 }
                 prop_assert!(cutter.pending.len() <= 20 + cut, "{}", cutter.pending.len());
+                prop_assert_eq!(cutter.line(), 1 + line_ends(&text[..at]));
             }
             while let Some(block) = cutter.rest() {
                 blocks.push(block);

@@ -22,6 +22,7 @@ mod index;
 mod lines;
 mod pattern;
 mod rows;
+mod runs;
 mod scan;
 mod table;
 mod value;
@@ -64,6 +65,9 @@ pub struct EnrichOptions {
     /// Most indicators told of one event.
     pub most_matches: usize,
 }
+
+/// Memory for the rows around those that are found, unless told otherwise.
+pub const ROWS_BYTES: usize = 256 << 20;
 
 /// Indicators told of one event, unless more are asked for.
 pub const MOST_MATCHES: usize = 16;

@@ -15,7 +15,7 @@ use proptest::prelude::{Strategy, prop, prop_assert_eq, prop_oneof, proptest};
 use proptest::test_runner::Config;
 use reqwest::Client;
 use serde_json::{Value, json};
-use taxiway::enrich::{AllowList, Block, EnrichOptions, Enricher, Format, Session, Tally};
+use taxiway::enrich::{AllowList, Block, EnrichOptions, Enricher, Format, ROWS_BYTES, Session, Tally};
 use taxiway::feed::collection::{Catalog, Options};
 use taxiway::feed::{FeedOptions, StoreFeed};
 use taxiway::store::Store;
@@ -34,7 +34,7 @@ fn feed(store: &Store, collections: &[(&str, &str)]) -> StoreFeed {
 }
 
 fn enricher(store: &Store) -> Enricher {
-    let enricher = Enricher::new(feed(store, &[]), AllowList::default());
+    let enricher = Enricher::new(feed(store, &[]), AllowList::default(), ROWS_BYTES);
     enricher.prepare().unwrap();
     enricher
 }
@@ -317,12 +317,47 @@ fn events_keep_their_bytes() {
 }
 
 #[test]
+fn rows_are_told_alike_whether_they_are_kept_or_not() {
+    let temp = temp_store();
+    let record = |at: usize| {
+        let mut record = indicator("IP", &format!("10.1.{}.{}", at / 250, at % 250), 3, &["c2"]);
+        let length = if at < 2_500 { 20 } else { 25_000 };
+        record["CustomFields"]["description"] = format!("{at} ").repeat(length / 4).into();
+        record
+    };
+    import(&temp.store, &(0..2_500).map(record).collect::<Vec<_>>());
+    import_text(&temp.store, "bundle.json", STIX);
+    import(&temp.store, &(2_500..3_000).map(record).collect::<Vec<_>>());
+    // Alone, with others of the same run, and those that nobody keeps.
+    let mut blocks: Vec<String> = Vec::new();
+    for round in 0..3 {
+        let event = |at: usize| format!("{{\"a\":\"10.1.{}.{}\"}}\n", at / 250, at % 250);
+        blocks.extend((0..3_000).skip(round).step_by(1_100).map(event));
+        blocks.extend(
+            (0..3_000).step_by(500).map(|start| (start..start + 30).map(|at| event(at + 40 * round)).collect()),
+        );
+        blocks.push("{\"a\":[\"203.0.113.7\",\"native.example/x\"]}\n{\"a\":\"10.1.0.1\"}\n".to_owned());
+    }
+    let told = |rows_bytes: usize| -> Vec<Vec<u8>> {
+        let enricher = Enricher::new(feed(&temp.store, &[]), AllowList::default(), rows_bytes);
+        enricher.prepare().unwrap();
+        let session = enricher.session(EnrichOptions::default(), None).unwrap();
+        blocks.iter().map(|block| enrich(&session, block.as_bytes()).0).collect()
+    };
+    let all = told(ROWS_BYTES);
+    assert_eq!(String::from_utf8(all.concat()).unwrap().matches("\"threat\"").count(), 3 * (3 + 6 * 30 + 2));
+    for rows_bytes in [1, 600_000] {
+        assert!(told(rows_bytes) == all, "{rows_bytes}");
+    }
+}
+
+#[test]
 fn what_is_allowed_is_not_reported() {
     let temp = filled();
     let folder = tempfile::tempdir().unwrap();
     let list = folder.path().join("allow.txt");
     std::fs::write(&list, "192.0.2.0/30 # ours\nevil.example\nown.example\n").unwrap();
-    let enricher = Enricher::new(feed(&temp.store, &[]), AllowList::load(&list).unwrap());
+    let enricher = Enricher::new(feed(&temp.store, &[]), AllowList::load(&list).unwrap(), ROWS_BYTES);
     std::fs::write(&list, "192.0.2.0/30\nnonsense\n").unwrap();
     let wrong = AllowList::load(&list).unwrap_err().to_string();
     assert!(wrong.contains("line 2 `nonsense`"), "{wrong}");
@@ -342,7 +377,7 @@ fn only_what_is_in_a_collection_is_told() {
     let feed = feed(&temp.store, &collections);
     let catalog = taxiway::feed::api::Feed::catalog(&feed);
     let named = |title: &str| Arc::clone(catalog.iter().find(|collection| collection.title == title).unwrap());
-    let enricher = Enricher::new(feed, AllowList::default());
+    let enricher = Enricher::new(feed, AllowList::default(), ROWS_BYTES);
     enricher.prepare().unwrap();
     let event = json!({"a": ["192.0.2.1", "own.example", "192.0.2.99", "evil.example"]});
     let cases: [(&[&str], bool, &[&str]); 4] = [
