@@ -138,9 +138,10 @@ pub(crate) fn load(
 ) -> Result<Vec<Arc<Detail>>, StoreError> {
     let columns = [&COLUMNS[..], &OWN_COLUMNS[..], &[column::REVOKED]].concat();
     let found = runs.rows(index, wanted, &columns)?;
-    let is_native = |(batch, row): &Row| Rows::bind(batch).is_native(*row);
+    let bound: Vec<(Rows<'_>, &Row)> = found.iter().map(|row| (Rows::bind(&row.0), row)).collect();
+    let is_native = |(rows, (_, row)): &(Rows<'_>, &Row)| rows.is_native(*row);
     // Of XSOAR's records documents are long and hold nothing that the columns do not, and this id is not the one that is told.
-    let of_natives: Vec<usize> = (0..found.len()).filter(|at| found.get(*at).is_some_and(is_native)).collect();
+    let of_natives: Vec<usize> = (0..bound.len()).filter(|at| bound.get(*at).is_some_and(is_native)).collect();
     let documents = if of_natives.is_empty() {
         None
     } else {
@@ -148,13 +149,13 @@ pub(crate) fn load(
         Some(index.snapshot.read_rows(&places.collect::<Vec<_>>(), &[column::KIND, column::ID, column::DOCUMENT])?)
     };
     let documents = documents.as_ref().map(|batch| (Rows::bind(batch), Columns { batch }));
-    let detail = |(at, (batch, row)): (usize, &Row)| {
+    let detail = |(at, (rows, (batch, row))): (usize, &(Rows<'_>, &Row))| {
         let place = documents.as_ref().and_then(|documents| Some((documents, of_natives.binary_search(&at).ok()?)));
-        let of_native = place.map(|((rows, columns), at)| (rows.native(at), columns.uuid(column::ID, at)));
+        let of_native = place.map(|((own, columns), at)| (own.native(at), columns.uuid(column::ID, at)));
         let (native, own_id) = of_native.unwrap_or_default();
-        Arc::new(Columns { batch }.detail(&Rows::bind(batch), *row, &native, own_id, format))
+        Arc::new(Columns { batch }.detail(rows, *row, &native, own_id, format))
     };
-    Ok(found.iter().enumerate().map(detail).collect())
+    Ok(bound.iter().enumerate().map(detail).collect())
 }
 
 struct Columns<'a> {

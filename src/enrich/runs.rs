@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
 use parking_lot::RwLock;
 
 use crate::enrich::index::Index;
@@ -120,14 +119,11 @@ impl Runs {
         }
         let mut known = self.known.write();
         for (place, run) in news {
-            let before = known.runs.get(&place);
-            match &run {
-                Run::AskedFor if before.is_some() => continue,
-                Run::Kept(batch) => {
+            match (&run, known.runs.get(&place)) {
+                // Known before, or another block brought it meanwhile.
+                (Run::AskedFor, Some(_)) | (Run::Kept(_), Some(Run::Kept(_))) => continue,
+                (Run::Kept(batch), _) => {
                     let bytes = known.bytes + batch.get_array_memory_size();
-                    if matches!(before, Some(Run::Kept(_))) {
-                        continue;
-                    }
                     if bytes > self.budget_bytes {
                         known.is_full = true;
                         continue;
@@ -146,16 +142,5 @@ fn read(index: &Index, part: u32, run: u32, columns: &[&str]) -> Result<Option<R
     let Some(view) = index.view(part) else { return Ok(None) };
     let start = run * PAGE_ROWS as u32;
     let end = (start + PAGE_ROWS as u32).min(view.segment.rows());
-    let (mut batches, mut bytes) = (Vec::new(), 0);
-    for batch in view.segment.read(std::slice::from_ref(&(start..end)), columns, READ_ROWS)? {
-        let batch = batch?;
-        bytes += batch.get_array_memory_size();
-        // What was read has room to spare, which goes when it is joined.
-        if bytes / 2 > MOST_RUN_BYTES {
-            return Ok(None);
-        }
-        batches.push(batch);
-    }
-    let Some(first) = batches.first() else { return Ok(None) };
-    Ok(Some(concat_batches(first.schema_ref(), &batches)?))
+    view.segment.read_within(std::slice::from_ref(&(start..end)), columns, READ_ROWS, MOST_RUN_BYTES)
 }

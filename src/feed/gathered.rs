@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, UInt32Array};
-use arrow::compute::{concat_batches, take_record_batch};
+use arrow::compute::take_record_batch;
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 
@@ -39,18 +39,7 @@ impl Gathered {
         columns: &[&str],
         room: usize,
     ) -> Result<Option<Self>, StoreError> {
-        let (mut batches, mut bytes) = (Vec::new(), 0);
-        for batch in segment.read(&row_runs(rows), columns, READ_ROWS)? {
-            let batch = batch?;
-            bytes += batch.get_array_memory_size();
-            // What was read has room to spare, which goes when it is joined.
-            if bytes / 2 > room {
-                return Ok(None);
-            }
-            batches.push(batch);
-        }
-        let Some(first) = batches.first() else { return Ok(None) };
-        let batch = concat_batches(first.schema_ref(), &batches)?;
+        let Some(batch) = segment.read_within(&row_runs(rows), columns, READ_ROWS, room)? else { return Ok(None) };
         let rows: Vec<u32> = rows.iter().collect();
         let bytes = batch.get_array_memory_size() + size_of_val(rows.as_slice());
         Ok((bytes <= room).then_some(Gathered { rows, batch, bytes }))
@@ -165,6 +154,7 @@ impl Gathering {
 #[cfg(test)]
 mod tests {
     use arrow::array::{ArrayRef, StringArray};
+    use arrow::compute::concat_batches;
     use futures::TryStreamExt;
 
     use super::*;

@@ -17,6 +17,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, FixedSizeBinaryArray, RecordBatch, RecordBatchOptions, StringArray,
     TimestampMicrosecondArray, new_null_array,
 };
+use arrow::compute::concat_batches;
 use arrow::datatypes::{FieldRef, Int32Type, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use bytes::{Buf, Bytes};
@@ -651,6 +652,29 @@ impl Segment {
         let reader = reader.map_err(|error| parquet_error("read", file.path.clone())(error))?;
         let missing = file.missing(columns);
         Ok(SegmentBatches { reader, file, missing })
+    }
+
+    /// Rows as one batch to be kept; `None` when there are none, or they would take more than `room` bytes, about. So that little is read of what does not fit,
+    /// it is read `batch_rows` at a time.
+    pub(crate) fn read_within(
+        &self,
+        ranges: &[Range<u32>],
+        columns: &[&str],
+        batch_rows: usize,
+        room: usize,
+    ) -> Result<Option<RecordBatch>, StoreError> {
+        let (mut batches, mut bytes) = (Vec::new(), 0);
+        for batch in self.read(ranges, columns, batch_rows)? {
+            let batch = batch?;
+            bytes += batch.get_array_memory_size();
+            // What was read has room to spare, which goes when it is joined.
+            if bytes / 2 > room {
+                return Ok(None);
+            }
+            batches.push(batch);
+        }
+        let Some(first) = batches.first() else { return Ok(None) };
+        Ok(Some(concat_batches(first.schema_ref(), &batches)?))
     }
 
     /// Whether there are edges among its rows.
